@@ -1,0 +1,1 @@
+"""The command line: reading data, training, predicting, evaluating."""

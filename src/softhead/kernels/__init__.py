@@ -1,0 +1,1 @@
+"""Numbers only: two-dimensional arrays in, already checked; results written into ``out``."""

@@ -1,0 +1,1 @@
+"""The model behind the estimator: objective, preconditioner, solver and certificate."""
