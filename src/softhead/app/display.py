@@ -1,0 +1,196 @@
+"""What the command line shows: summaries as a table or JSON, progress, warnings, and files of predictions."""
+
+import json
+import math
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from softhead._files import atomic_output
+from softhead.app.datasets import Dataset
+from softhead.app.training import Scores, Trained
+from softhead.estimator import SoftmaxClassifier
+from softhead.model_file import ModelFile
+
+Summary = dict[str, Any]
+
+_PROGRESS_AFTER = 1.0  # seconds: a shorter fit shows nothing
+_NAMES = {"rows_tested": "rows tested", "log_loss": "log loss", "calibration_error": "calibration error"}
+
+
+def training_summary(data: Dataset, trained: Trained, path: Path) -> Summary:
+    """Return what training ends with."""
+    classifier = trained.model[-1]
+    held_out = trained.scores.rows if trained.scores else 0
+    summary: Summary = {
+        "data": data.name,
+        "rows": data.n_rows - held_out,
+        "features": classifier.n_features_in_,
+        "classes": len(classifier.classes_),
+        **_fit(classifier),
+        "seconds": round(trained.seconds, 3),
+    }
+    if trained.scores:
+        summary |= _scores(trained.scores)
+    return summary | {"model": str(path)}
+
+
+def evaluation_summary(model: Path, data: str, scores: Scores, held_out: bool) -> Summary:
+    """Return the scores of a model, and which rows they are of."""
+    scored = "the rows held out from its training on this table" if held_out else "all"
+    return {"model": str(model), "data": data, "scored": scored, **_scores(scores)}
+
+
+def model_summary(path: Path, stored: ModelFile) -> Summary:
+    """Return what a model file holds."""
+    model, record = stored
+    classifier: SoftmaxClassifier = model[-1] if hasattr(model, "steps") else model
+    steps = [type(step).__name__ for _, step in model.steps] if hasattr(model, "steps") else [type(model).__name__]
+    columns = getattr(model[0] if hasattr(model, "steps") else model, "feature_names_in_", None)
+    summary: Summary = {"model": str(path), "steps": steps, "bytes": path.stat().st_size}
+    if record:
+        summary |= {
+            "trained on": record["data"],
+            "target": record["target"],
+            "rows": record["rows"],
+            "rows held out": int(np.unpackbits(record["held_out"], count=record["rows"]).sum()),
+        }
+    if columns is not None:
+        summary["columns"] = [str(name) for name in columns]
+    return summary | {
+        "features": classifier.n_features_in_,
+        "classes": len(classifier.classes_),
+        "labels": classifier.classes_.tolist(),
+        "dtype": str(classifier.coef_.dtype),
+        "C": classifier.C,
+        **_fit(classifier),
+    }
+
+
+def show(summary: Summary, *, as_json: bool) -> None:
+    """Print a summary to stdout."""
+    if as_json:
+        print(json.dumps({key.replace(" ", "_"): _json_value(value) for key, value in summary.items()}))
+        return
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column(style="dim")
+    table.add_column(overflow="fold")
+    for key, value in summary.items():
+        table.add_row(_NAMES.get(key, key), _text(value))
+    console = Console(highlight=False, markup=False)
+    if not console.is_terminal:
+        console.width = 10_000  # never fold what another program reads
+    console.print(table)
+
+
+@contextmanager
+def fit_progress(classifier: SoftmaxClassifier, *, silent: bool) -> Iterator[None]:
+    """Show the iterations of a long fit on stderr, where that is a terminal."""
+    console = Console(stderr=True)
+    if silent or not console.is_terminal:
+        yield
+        return
+    with console.status("training") as status:
+        classifier.set_callbacks(_Progress(status))
+        try:
+            yield
+        finally:
+            classifier.set_callbacks()
+
+
+class _Progress:
+    """A scikit-learn callback that writes the last iteration into a status line."""
+
+    def __init__(self, status: Any) -> None:
+        self.status = status
+        self.start = time.monotonic()
+
+    def setup(self, estimator: Any, context: Any) -> None:
+        """Begin the clock."""
+        self.start = time.monotonic()
+
+    def teardown(self, estimator: Any, context: Any) -> None:
+        """Do nothing."""
+
+    def on_fit_task_begin(self, estimator: Any, context: Any) -> None:
+        """Do nothing."""
+
+    def on_fit_task_end(self, estimator: Any, context: Any, *, metadata: Any = None) -> None:
+        """Show the passes and the objective so far."""
+        seconds = time.monotonic() - self.start
+        if metadata and seconds > _PROGRESS_AFTER:
+            gap = metadata["gap"] / metadata["objective"] if metadata["objective"] else math.inf
+            self.status.update(
+                f"training: {metadata['passes']:.0f} passes over the data, {seconds:.0f} s, "
+                f"objective {metadata['objective']:.6g}, relative gap {gap:.1e}"
+            )
+
+
+@contextmanager
+def warnings_as_lines(quiet: bool) -> Iterator[None]:
+    """Print warnings as one line each on stderr."""
+
+    def line(message: Any, *_: Any, **__: Any) -> None:
+        if not quiet:
+            print(f"softhead: warning: {message}", file=sys.stderr)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        warnings.showwarning = line
+        yield
+
+
+def write_columns(columns: dict[str, np.ndarray], out: str) -> None:
+    """Write columns of equal length as CSV or Parquet: to a file, complete or not at all, or to stdout ("-")."""
+    import pyarrow as pa
+    from pyarrow import csv, parquet
+
+    table = pa.table({name: pa.array(column) for name, column in columns.items()})
+    if out == "-":
+        csv.write_csv(table, sys.stdout.buffer)
+        sys.stdout.flush()
+        return
+    with atomic_output(out) as file:
+        if out.lower().endswith(".csv"):
+            csv.write_csv(table, file)
+        else:
+            parquet.write_table(table, file)
+
+
+def _fit(classifier: SoftmaxClassifier) -> Summary:
+    return {
+        "status": classifier.status_,
+        "passes": classifier.n_passes_,
+        "objective": classifier.objective_,
+        "gap": classifier.gap_,
+    }
+
+
+def _scores(scores: Scores) -> Summary:
+    return {
+        "rows_tested": scores.rows,
+        "accuracy": scores.accuracy,
+        "log_loss": scores.log_loss,
+        "calibration_error": scores.calibration_error,
+    }
+
+
+def _text(value: Any) -> str:
+    """Return a value for a reader: lists shortened, floats to a useful number of digits."""
+    if isinstance(value, list):
+        shown = ", ".join(str(item) for item in value[:10])
+        return shown if len(value) <= 10 else f"{shown}, ... ({len(value)} in all)"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _json_value(value: Any) -> Any:
+    """Return a value that JSON can hold: infinities and NaN, which it lacks, are null."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value

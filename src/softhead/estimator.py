@@ -1,0 +1,444 @@
+"""The classifier: scikit-learn's interface around the objective, the solver and its certificate."""
+
+import logging
+import warnings
+from collections.abc import Callable, Mapping
+from numbers import Integral, Real
+from typing import Any, Literal, Self, get_args
+
+import numpy as np
+from scipy import sparse
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.callback import CallbackSupportMixin, with_callbacks
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils import check_scalar
+from sklearn.utils.class_weight import compute_class_weight
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_array, check_is_fitted, validate_data
+
+from softhead._state import fields, labels_from_state, labels_to_state, require, texts
+from softhead.functional import log_softmax, softmax
+from softhead.linear.blocks import RowBlocks
+from softhead.linear.lbfgs import solve
+from softhead.linear.objective import LinearSoftmaxObjective
+from softhead.linear.solution import Progress, Solution, Status
+
+logger = logging.getLogger("softhead")
+
+
+class SoftmaxClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    r"""The L2-regularised linear softmax classifier, trained to a certified optimum.
+
+    Minimises, over weights :math:`W` (n_classes, n_features) and unpenalised intercepts :math:`b`,
+
+    .. math:: F(W, b) = \frac{1}{\sum_i s_i} \sum_i s_i \,\mathrm{CE}\big(y_i, \mathrm{softmax}(W x_i + b)\big)
+        + \frac{\lambda}{2} \lVert W \rVert^2, \qquad \lambda = \frac{1}{C \sum_i s_i},
+
+    which is the optimum of scikit-learn's ``LogisticRegression`` with the same ``C``, ``class_weight`` and
+    ``sample_weight``. Two classes are one penalised vector of weights.
+
+    Parameters
+    ----------
+    C : float, default=1.0
+        Inverse strength of the penalty, positive; ``inf`` means no penalty.
+    fit_intercept : bool, default=True
+    class_weight : dict, "balanced" or None, default=None
+        Factors on the rows' weights by class; "balanced" makes every class weigh the same.
+    tol : float, default=1e-4
+        The fit has converged when ``gap_ <= tol * objective_``. Without a penalty no finite bound on the gap exists,
+        and the decrease that the solver's quadratic model predicts takes its place.
+    max_iter : int, default=1000
+        Iterations of the solver; reaching it warns.
+    warm_start : bool, default=False
+        Start from the coefficients of the previous fit, where classes and features are the same.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+    coef_ : ndarray of shape (n_classes, n_features), or (1, n_features) for two classes
+    intercept_ : ndarray of shape (n_classes,), or (1,) for two classes
+    n_features_in_ : int
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Where the features had names that are all strings.
+    n_iter_ : ndarray of shape (1,)
+    n_passes_ : float
+        Reads of the data; one that takes only logits counts half.
+    objective_ : float
+        The value of F at the fitted coefficients, from float64 products.
+    gap_ : float
+        A certified upper bound on ``objective_`` minus the minimum of F, from a point of the Fenchel dual; ``inf``
+        without a penalty.
+    status_ : str
+        "converged", "precision_limit" (rounding in the dtype of the coefficients allows no more), "max_iter" or
+        "interrupted".
+
+    Notes
+    -----
+    float32 features give float32 coefficients; the certificate holds for these. Memory beyond the features is one
+    block of rows and some arrays of the size of the coefficients, never rows times classes. Ctrl-C during a fit leaves
+    the best model so far in the fitted attributes, with ``status_`` "interrupted", and raises KeyboardInterrupt.
+    scikit-learn callbacks see one task an iteration with the metadata ``passes``, ``objective`` and ``gap``.
+
+    References
+    ----------
+    Hastie, Tibshirani and Friedman, The Elements of Statistical Learning, 2nd ed., section 4.4.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from softhead import SoftmaxClassifier
+    >>> X, y = load_iris(return_X_y=True)
+    >>> model = SoftmaxClassifier(tol=1e-8).fit(X, y)
+    >>> model.status_, bool(model.gap_ <= 1e-8 * model.objective_)
+    ('converged', True)
+    >>> model.predict_proba(X[:2]).round(3)
+    array([[0.982, 0.018, 0.   ],
+           [0.971, 0.029, 0.   ]])
+    """
+
+    def __init__(
+        self,
+        C: float = 1.0,
+        *,
+        fit_intercept: bool = True,
+        class_weight: Mapping[Any, float] | Literal["balanced"] | None = None,
+        tol: float = 1e-4,
+        max_iter: int = 1000,
+        warm_start: bool = False,
+    ) -> None:
+        self.C = C
+        self.fit_intercept = fit_intercept
+        self.class_weight = class_weight
+        self.tol = tol
+        self.max_iter = max_iter
+        self.warm_start = warm_start
+
+    @with_callbacks  # type: ignore[untyped-decorator]
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Fit the model to rows and their classes.
+
+        Parameters
+        ----------
+        X : array-like, sparse matrix or dataframe of shape (n_rows, n_features)
+            Finite numbers; float32 stays float32, anything else is computed in float64.
+        y : array-like of shape (n_rows,)
+            Classes: strings, integers or booleans.
+        sample_weight : array-like of shape (n_rows,), optional
+            Non-negative weights with a positive sum; 1 by default.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            On features that are not finite, fewer than two classes, or invalid weights or parameters.
+        """
+        self._check_parameters()
+        X, y = validate_data(self, X, y, accept_sparse="csr", dtype=(np.float64, np.float32))
+        check_classification_targets(y)
+        classes, codes = np.unique(y, return_inverse=True)
+        weight = _row_weights(sample_weight, X)
+        by_class = compute_class_weight(self.class_weight, classes=classes, y=y, sample_weight=weight)
+        return self._fit(X, codes, weight * by_class[codes], classes)
+
+    @with_callbacks  # type: ignore[untyped-decorator]
+    def fit_proba(self, X: Any, probabilities: Any, *, classes: Any = None, sample_weight: Any = None) -> Self:
+        """Fit the model to rows and distributions over the classes: soft labels.
+
+        Equals `fit` on every row repeated once a class, with the probabilities as weights.
+
+        Parameters
+        ----------
+        X : array-like, sparse matrix or dataframe of shape (n_rows, n_features)
+        probabilities : array-like of shape (n_rows, n_classes)
+            Non-negative; every row sums to 1 (up to 1e-4, then normalised).
+        classes : array-like of shape (n_classes,), optional
+            The sorted labels of the columns; 0 to n_classes - 1 by default.
+        sample_weight : array-like of shape (n_rows,), optional
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            As `fit`, and on probabilities that are negative or do not sum to 1, or classes that are not sorted and
+            different.
+        """
+        self._check_parameters()
+        X = validate_data(self, X, accept_sparse="csr", dtype=(np.float64, np.float32))
+        targets = check_array(probabilities, dtype=X.dtype, input_name="probabilities", copy=True)
+        if len(targets) != X.shape[0]:
+            raise ValueError(f"probabilities: {len(targets)} rows for {X.shape[0]} rows of X")
+        total = targets.sum(axis=1, dtype=np.float64)
+        wrong = (targets < 0.0).any(axis=1) | (np.abs(total - 1.0) > 1e-4)
+        if wrong.any():
+            row = int(wrong.argmax())
+            raise ValueError(
+                f"probabilities: row {row} has the minimum {targets[row].min():g} and the sum {total[row]:g}; "
+                "rows must be non-negative and sum to 1"
+            )
+        labels = np.arange(targets.shape[1]) if classes is None else np.asarray(classes)
+        if labels.shape != (targets.shape[1],) or (labels[1:] <= labels[:-1]).any():
+            raise ValueError(
+                f"classes: must be {targets.shape[1]} different labels in sorted order, one for each column of "
+                f"probabilities; got {labels.tolist()!r}"
+            )
+        weight = _row_weights(sample_weight, X)
+        counts = (weight / total) @ targets
+        if self.class_weight is None:
+            by_class = np.ones(len(labels))
+        elif self.class_weight == "balanced":
+            by_class = counts.sum() / (len(labels) * counts)
+        else:
+            by_class = compute_class_weight(self.class_weight, classes=labels, y=labels)
+        targets *= by_class  # -sum_c w_c q_c log p_c is the loss of the distribution w q / sum(w q), times sum(w q)
+        mass = targets.sum(axis=1, dtype=np.float64)
+        targets /= mass[:, None]
+        return self._fit(X, targets, weight * mass / total, labels)
+
+    def decision_function(self, X: Any) -> np.ndarray:
+        """Return the logits.
+
+        Parameters
+        ----------
+        X : array-like, sparse matrix or dataframe of shape (n_rows, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n_rows, n_classes), or (n_rows,) for two classes: the logit of the second one.
+        """
+        X = self._check_rows(X)
+        scores = X @ self.coef_.T + self.intercept_
+        return scores[:, 0] if len(self.classes_) == 2 else scores
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Return the most probable class of each row, in bounded memory.
+
+        Parameters
+        ----------
+        X : array-like, sparse matrix or dataframe of shape (n_rows, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n_rows,), of the type of `classes_`
+        """
+        X = self._check_rows(X)
+        best = np.empty(X.shape[0], np.intp)
+        dtype = np.result_type(X.dtype, self.coef_.dtype)
+        for rows, block in RowBlocks(X, dtype, len(self.classes_)):
+            scores = block @ self.coef_.T + self.intercept_
+            best[rows] = scores[:, 0] > 0.0 if scores.shape[1] == 1 else scores.argmax(axis=1)
+        return self.classes_[best]
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Return the probabilities of the classes: the softmax of the logits.
+
+        Parameters
+        ----------
+        X : array-like, sparse matrix or dataframe of shape (n_rows, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n_rows, n_classes)
+        """
+        return softmax(self._logits(X))
+
+    def predict_log_proba(self, X: Any) -> np.ndarray:
+        """Return the logarithms of the probabilities, exact also where these are close to 0 or 1.
+
+        Parameters
+        ----------
+        X : array-like, sparse matrix or dataframe of shape (n_rows, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n_rows, n_classes)
+        """
+        return log_softmax(self._logits(X))
+
+    def to_state(self) -> dict[str, object]:
+        """Return the fitted model as plain values and arrays, for the model file."""
+        check_is_fitted(self)
+        weights = self.class_weight
+        by_label = weights if isinstance(weights, Mapping) else None
+        return {
+            "C": float(self.C),
+            "fit_intercept": bool(self.fit_intercept),
+            "class_weight": weights if by_label is None else None,
+            "class_weight_labels": None if by_label is None else labels_to_state(np.asarray(list(by_label))),
+            "class_weight_factors": None if by_label is None else np.asarray(list(by_label.values()), np.float64),
+            "tol": float(self.tol),
+            "max_iter": int(self.max_iter),
+            "warm_start": bool(self.warm_start),
+            "classes_": labels_to_state(self.classes_),
+            "coef_": self.coef_,
+            "intercept_": self.intercept_,
+            "feature_names_in_": self.feature_names_in_.astype(object) if hasattr(self, "feature_names_in_") else None,
+            "n_iter_": self.n_iter_,
+            "n_passes_": float(self.n_passes_),
+            "objective_": float(self.objective_),
+            "gap_": float(self.gap_),
+            "status_": self.status_,
+        }
+
+    @classmethod
+    def from_state(cls, state: object) -> Self:
+        """Return the model that `to_state` described; ValueError on a state that it could not have given."""
+        none = type(None)
+        parameters = {"C": float, "fit_intercept": bool, "tol": float, "max_iter": int, "warm_start": bool}
+        by_label = {"class_weight_labels": (dict, none), "class_weight_factors": (np.ndarray, none)}
+        arrays = {"coef_": np.ndarray, "intercept_": np.ndarray, "n_iter_": np.ndarray, "classes_": dict}
+        records = {"n_passes_": float, "objective_": float, "gap_": float, "status_": str}
+        names: dict[str, Any] = {"feature_names_in_": (np.ndarray, none), "class_weight": (str, none)}
+        kinds = parameters | by_label | arrays | records | names
+        given = dict(zip(kinds, fields(state, **kinds), strict=True))
+
+        class_weight = given["class_weight"]
+        require(class_weight in (None, "balanced"), "class weights")
+        if given["class_weight_labels"] is not None:
+            labels, factors = labels_from_state(given["class_weight_labels"]), given["class_weight_factors"]
+            require(factors is not None and factors.shape == labels.shape, "class weights")
+            class_weight = dict(zip(labels.tolist(), factors.tolist(), strict=True))
+        model = cls(class_weight=class_weight, **{name: given[name] for name in parameters})
+        model._check_parameters()
+
+        classes, coef, intercept = labels_from_state(given["classes_"]), given["coef_"], given["intercept_"]
+        require(len(classes) >= 2 and bool((classes[1:] > classes[:-1]).all()), "classes")
+        rows = 1 if len(classes) == 2 else len(classes)
+        require(coef.dtype in (np.float32, np.float64) and coef.ndim == 2 and len(coef) == rows, "coefficients")
+        require(intercept.dtype == coef.dtype and intercept.shape == (rows,) and coef.size, "intercepts")
+        require(np.isfinite(coef).all() and np.isfinite(intercept).all(), "coefficients")
+        require(given["n_iter_"].dtype == np.int32 and given["n_iter_"].shape == (1,), "iterations")
+        require(given["status_"] in get_args(Status), "status")
+        model.classes_, model.n_features_in_ = classes, coef.shape[1]
+        if given["feature_names_in_"] is not None:
+            require(len(texts(given["feature_names_in_"])) == coef.shape[1], "names of features")
+            model.feature_names_in_ = given["feature_names_in_"]
+        for name in ("coef_", "intercept_", "n_iter_", *records):
+            setattr(model, name, given[name])
+        return model
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
+
+    def _check_parameters(self) -> None:
+        """Raise on parameters outside their ranges."""
+        check_scalar(self.C, "C", Real, min_val=0.0, include_boundaries="neither" if np.isfinite(self.C) else "right")
+        check_scalar(self.tol, "tol", Real, min_val=0.0)
+        check_scalar(self.max_iter, "max_iter", Integral, min_val=0)
+
+    def _check_rows(self, X: Any) -> Any:
+        check_is_fitted(self)
+        return validate_data(self, X, accept_sparse="csr", dtype=(np.float64, np.float32), reset=False)
+
+    def _logits(self, X: Any) -> np.ndarray:
+        """Return one logit a class, for two classes as well."""
+        scores = self.decision_function(X)
+        return np.stack([np.zeros_like(scores), scores], axis=1) if scores.ndim == 1 else scores
+
+    def _fit(self, X: Any, targets: np.ndarray, weight: np.ndarray, classes: np.ndarray) -> Self:
+        """Solve for `coef_` and `intercept_` and set the fitted attributes."""
+        if len(classes) < 2:
+            raise ValueError(
+                f"y: a classifier needs at least 2 classes; every row is of one class, {classes.tolist()[0]!r}"
+            )
+        total = float(weight.sum())
+        if not total > 0.0:
+            raise ValueError("sample_weight: every weight is zero; at least one row needs a positive weight")
+        if sparse.issparse(X):
+            X = sparse.csr_array(X)
+            if not X.has_canonical_format:
+                X = X.copy()
+                X.sum_duplicates()
+        l2 = 1.0 / (float(self.C) * total)
+        objective = LinearSoftmaxObjective(
+            X,
+            targets,
+            n_classes=len(classes),
+            sample_weight=weight,
+            # One vector w for two classes is the pair of rows (-w/2, w/2), of half the squared norm.
+            l2=2.0 * l2 if len(classes) == 2 else l2,
+            fit_intercept=bool(self.fit_intercept),
+        )
+        start = self._start(objective, classes)
+        context = self._init_callback_context(max_subtasks=self.max_iter).call_on_fit_task_begin(
+            estimator=self, X=X, y=targets
+        )
+        solution = solve(
+            objective,
+            start,
+            tol=float(self.tol),
+            max_iter=int(self.max_iter),
+            callback=self._report_to(context, X, targets),
+        )
+        self._set_fitted(objective, solution, classes)
+        context.call_on_fit_task_end(estimator=self, X=X, y=targets)
+        logger.info(
+            "%s after %d iterations, %.1f passes: objective %.9g, gap %.2g",
+            *(solution.status, solution.n_iter, solution.passes, solution.value, solution.gap),
+        )
+        if solution.status == "interrupted":
+            raise KeyboardInterrupt
+        if solution.status == "max_iter":
+            warnings.warn(
+                f"SoftmaxClassifier stopped at max_iter={self.max_iter} with objective_={solution.value:.6g} and "
+                f"gap_={solution.gap:.2g}, above tol={self.tol:g} times the objective. More iterations or a larger tol "
+                "help; without a penalty (C=inf), classes that a hyperplane separates have no optimum.",
+                ConvergenceWarning,
+                stacklevel=4,
+            )
+        return self
+
+    def _start(self, objective: LinearSoftmaxObjective, classes: np.ndarray) -> np.ndarray:
+        """Return the first coefficients: those of the last fit in a warm start, else zeros."""
+        start = np.zeros(objective.shape)
+        if self.warm_start and hasattr(self, "coef_") and np.array_equal(self.classes_, classes):
+            coef, intercept = self.coef_, self.intercept_
+            if len(classes) == 2:
+                coef, intercept = np.concatenate([-coef, coef]) / 2.0, np.concatenate([-intercept, intercept]) / 2.0
+            weights, intercepts = objective.split(start)
+            if coef.shape == weights.shape:
+                weights[...] = coef
+                intercepts[...] = intercept
+        return start
+
+    def _set_fitted(self, objective: LinearSoftmaxObjective, solution: Solution, classes: np.ndarray) -> None:
+        weights, intercepts = objective.split(solution.coef.astype(objective.dtype))
+        if len(classes) == 2:
+            weights, intercepts = weights[1:] - weights[:1], intercepts[1:] - intercepts[:1]
+        self.classes_ = classes
+        self.coef_, self.intercept_ = np.array(weights, order="C"), intercepts.astype(objective.dtype)
+        self.n_iter_ = np.array([solution.n_iter], np.int32)
+        self.n_passes_, self.objective_, self.gap_ = solution.passes, solution.value, solution.gap
+        self.status_ = solution.status
+
+    def _report_to(self, context: Any, X: Any, targets: np.ndarray) -> Callable[[Progress], None]:
+        """Return a solver callback that tells scikit-learn's callbacks of every iteration."""
+
+        def report(progress: Progress) -> None:
+            task = context.subcontext(task_name="iteration")
+            metadata = {"passes": progress.passes, "objective": progress.value, "gap": progress.gap}
+            task.call_on_fit_task_begin(estimator=self, X=X, y=targets, metadata=metadata)
+            task.call_on_fit_task_end(estimator=self, X=X, y=targets, metadata=metadata)
+
+        return report
+
+
+def _row_weights(sample_weight: Any, X: Any) -> np.ndarray:
+    """Return the weights of the rows of X as a new float64 array."""
+    if sample_weight is None:
+        return np.ones(X.shape[0])
+    weight = check_array(
+        sample_weight, dtype=np.float64, ensure_2d=False, copy=True, input_name="sample_weight", ensure_min_samples=0
+    )
+    if weight.shape != (X.shape[0],):
+        raise ValueError(f"sample_weight: shape {weight.shape}; one weight a row is needed, shape ({X.shape[0]},)")
+    if (weight < 0.0).any():
+        raise ValueError(f"sample_weight: {weight.min():g} at row {weight.argmin()}; weights must not be negative")
+    return weight

@@ -1,0 +1,91 @@
+"""A certificate of optimality: an upper bound on F(W, b) - F*, from a feasible point of the Fenchel dual."""
+
+import numpy as np
+from scipy.special import xlogy
+
+from softhead.linear.objective import LinearSoftmaxObjective
+
+
+def duality_gap(objective: LinearSoftmaxObjective, coef: np.ndarray, gradient: np.ndarray) -> tuple[float, float]:
+    r"""Return ``(gap, slack)``: F(coef) - min F <= gap, and the part `slack` of it that the intercepts cause.
+
+    For any distributions p'_i, log-sum-exp is at least p'_i . z + H(p'_i). With that, minimising over W, and over b
+    where sum_i a_i p'_i = pi := sum_i a_i q_i (else the bound is minus infinity),
+
+    .. math:: F^* \ge \sum_i a_i H(p'_i) - \frac{1}{2\lambda} \lVert X^T A (P' - Q) \rVert^2 .
+
+    The model's own probabilities meet the condition only where the intercept's gradient g_b = pbar - pi is 0. They
+    are made to: each class keeps the fraction rho = min(1, pi / pbar), and what a row loses goes to the classes that
+    lack mass, in proportions nu. The entropy of the result is bounded below by concavity (-x log x has a slope of at
+    least -1 on [0, 1]); the entropy of one class, where it is needed, by Jensen's inequality. Subtracting the bound
+    from F leaves a sum without large terms that cancel, in which all but the first is of the order of g_b:
+
+    .. math:: \frac{\lVert g_W - E \rVert^2}{2\lambda} + \langle E, W\rangle + g_b \cdot b
+        + \sum_c (1-\rho_c) h_c + \sum_c \bar p_c \rho_c \log \rho_c + \Delta,
+
+    with Delta = ||g_b||_1 / 2, h_c = -pbar_c log pbar_c, G_P = X^T A P and E = G_P diag(1 - rho) -
+    (G_P (1 - rho)) nu^T. Without an intercept it is ||g_W||^2 / (2 lambda). Without a penalty there is no finite bound,
+    and the result is inf.
+
+    Parameters
+    ----------
+    objective : LinearSoftmaxObjective
+    coef : ndarray of the objective's coefficient shape
+    gradient : ndarray of the same shape, the gradient of F at `coef`
+    """
+    if objective.l2 == 0.0:
+        return np.inf, np.inf
+    weights, intercepts = objective.split(coef)
+    gradient_weights, gradient_intercepts = objective.split(gradient)
+    if not objective.fit_intercept:
+        return float(np.vdot(gradient_weights, gradient_weights)) / (2.0 * objective.l2), 0.0
+
+    moments_targets, pi = objective.target_moments()
+    pbar = np.maximum(pi + gradient_intercepts, 0.0)
+    lacking, surplus = np.maximum(pi - pbar, 0.0), np.maximum(pbar - pi, 0.0)
+    delta = lacking.sum()
+    removed = np.divide(surplus, pbar, out=np.zeros_like(pbar), where=pbar > 0.0)  # 1 - rho
+    nu = lacking / delta if delta > 0.0 else lacking
+    moments_model = moments_targets + gradient_weights - objective.l2 * weights  # G_P
+    shift = removed[:, None] * moments_model - np.outer(nu, removed @ moments_model)  # E
+
+    difference = gradient_weights - shift
+    curved = float(np.vdot(difference, difference)) / (2.0 * objective.l2)
+    slack = (
+        float(np.vdot(shift, weights))
+        + float(gradient_intercepts @ (intercepts - intercepts.mean()))  # g_b sums to 0
+        - float(removed @ xlogy(pbar, pbar))
+        + float(xlogy(pbar - surplus, 1.0 - removed).sum())
+        + float(delta)
+    )
+    return max(curved + slack, 0.0), abs(slack)
+
+
+def rounding_allowance(objective: LinearSoftmaxObjective, coef: np.ndarray, value: float) -> float:
+    """Return what float64 rounding may add to a computed gap, so that it stays a bound near the optimum.
+
+    A row's loss moves by (p - q) . dz when rounding moves its logits by dz, and ||p - q||_1 is at most twice the loss:
+    the error of F is about F times the error of a logit, a sum of n_features products.
+    """
+    weights, intercepts = objective.split(coef)
+    moments, pi = objective.target_moments()
+    logits = 1.0 + float(np.vdot(np.abs(moments), np.abs(weights))) + float(pi @ np.abs(intercepts))
+    return 4.0 * float(np.finfo(np.float64).eps) * float(np.sqrt(objective.n_features + 1)) * logits * abs(value)
+
+
+def polish_intercepts(objective: LinearSoftmaxObjective, coef: np.ndarray, *, target: float) -> np.ndarray:
+    """Return `coef` after Newton steps on the intercepts alone, until ||g_b||_1 <= target: at most 4 half passes."""
+    coef = coef.copy()
+    best, best_norm = coef[:, -1].copy(), np.inf
+    for _ in range(4):
+        residual, hessian = objective.intercept_system(coef)
+        norm = float(np.abs(residual).sum())
+        if norm < best_norm:
+            best, best_norm = coef[:, -1].copy(), norm
+        if norm <= target or norm > best_norm:
+            break
+        # Singular along the constant vector, which changes no probability: fix it, and classes that are all but empty.
+        hessian += np.trace(hessian) / len(hessian) * (1.0 / len(hessian) + 1e-10 * np.eye(len(hessian)))
+        coef[:, -1] -= np.linalg.solve(hessian, residual)
+    coef[:, -1] = best
+    return coef

@@ -1,0 +1,45 @@
+"""What a solver returns."""
+
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+Status = Literal["converged", "precision_limit", "max_iter", "interrupted"]
+
+
+class Progress(NamedTuple):
+    """One iteration: passes over the data so far, the objective, and the gap as far as that pass could tell."""
+
+    passes: float
+    value: float
+    gap: float
+
+
+@dataclass
+class Solution:
+    """Coefficients with the evidence for them.
+
+    Attributes
+    ----------
+    coef : ndarray, float64, in the objective's layout
+    value : float
+        The objective there, from float64 products.
+    gap : float
+        An upper bound on ``value`` minus the minimum; inf without a penalty.
+    status : str
+        "converged" (gap <= tol * value; without a penalty, the predicted decrease is), "precision_limit" (rounding
+        allows no further progress), "max_iter" or "interrupted".
+    n_iter : int
+    passes : float
+        Reads of the data; one that only takes logits counts half.
+    history : list of Progress
+    """
+
+    coef: np.ndarray
+    value: float
+    gap: float
+    status: Status
+    n_iter: int
+    passes: float
+    history: list[Progress] = field(default_factory=list, repr=False)
