@@ -329,8 +329,11 @@ class SoftmaxClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):  
 
     def _check_parameters(self) -> None:
         """Raise on parameters outside their ranges."""
-        check_scalar(self.C, "C", Real, min_val=0.0, include_boundaries="neither" if np.isfinite(self.C) else "right")
+        check_scalar(self.C, "C", Real, min_val=0.0, include_boundaries="neither")
         check_scalar(self.tol, "tol", Real, min_val=0.0)
+        for name in ("C", "tol"):
+            if np.isnan(getattr(self, name)):
+                raise ValueError(f"{name} == nan, must be a number")
         check_scalar(self.max_iter, "max_iter", Integral, min_val=0)
 
     def _check_rows(self, X: Any) -> Any:
@@ -367,7 +370,7 @@ class SoftmaxClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):  
             fit_intercept=bool(self.fit_intercept),
         )
         start = self._start(objective, classes)
-        context = self._init_callback_context(max_subtasks=self.max_iter).call_on_fit_task_begin(
+        context = self._init_callback_context(max_subtasks=None).call_on_fit_task_begin(
             estimator=self, X=X, y=targets
         )
         solution = solve(

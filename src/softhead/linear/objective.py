@@ -75,6 +75,13 @@ class LinearSoftmaxObjective:
             return coef[:, :-1], coef[:, -1]
         return coef, np.zeros(self.n_classes)
 
+    def representable(self, coef: np.ndarray) -> np.ndarray:
+        """Return the coefficients as the dtype can hold them; of two classes, as one vector w in the form (-w/2, w/2)."""
+        if self.n_classes == 2:
+            half = (coef[1] - coef[0]).astype(self.dtype) / 2.0
+            coef = np.stack([-half, half])
+        return coef.astype(self.dtype).astype(np.float64)
+
     def loss_gradient(self, coef: np.ndarray) -> tuple[float, np.ndarray]:
         """Return F and its gradient, in one pass over the rows."""
         losses = np.empty(self.blocks.rows)
