@@ -1,0 +1,118 @@
+"""The structure of the package, read from its own files."""
+
+import ast
+import doctest
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import softhead
+
+PACKAGE = Path(softhead.__file__).parent
+
+# From the ground up: a module imports from its own layer and from those above it in this list, never from below.
+LAYERS = [
+    ("_version", "_files", "_state", "_values", "kernels"),
+    ("_checks",),
+    ("functional",),
+    ("derivatives", "losses", "sampling"),
+    ("divergences", "fused", "likelihood"),
+    ("linear",),
+    ("_series", "_columns", "tables"),
+    ("estimator",),
+    ("calibration",),
+    ("model_file",),
+    ("app",),
+    ("__main__",),
+]
+# The package's own __init__ names the public modules, and loads them on first use.
+LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
+
+# What each layer may import from outside, beside the standard library and NumPy.
+LIBRARIES = {
+    "linear": {"scipy"},
+    "_series": {"narwhals", "sklearn"},
+    "_columns": {"sklearn"},
+    "tables": {"narwhals", "scipy", "sklearn"},
+    "estimator": {"scipy", "sklearn"},
+    "model_file": {"safetensors", "sklearn"},
+    "app": {"pyarrow", "rich", "scipy", "sklearn", "typer"},
+}
+
+
+def modules():
+    return sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+
+
+def part(path):
+    """The name in LAYERS that a file belongs to."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports(path):
+    """Every module that a file imports, at its top or inside a function."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path.name}: imports are absolute"
+            if node.module == "softhead":
+                yield from (f"softhead.{alias.name}" for alias in node.names)
+            else:
+                yield node.module
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_go_one_way(path):
+    own = part(path)
+    assert own in LEVEL, "a new module needs its place in LAYERS"
+    for name in imports(path):
+        package, _, rest = name.partition(".")
+        if package == "softhead":
+            other = rest.partition(".")[0]
+            assert LEVEL[other] <= LEVEL[own], f"{own} imports {other}, which is built on it"
+        elif package not in sys.stdlib_module_names:
+            assert package in {"numpy"} | LIBRARIES.get(own, set()), f"{own} imports {package}"
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_files_are_small_and_say_what_they_are(path):
+    source = path.read_text(encoding="utf-8")
+    assert len(source.splitlines()) <= 480, "a file that no longer has one subject"
+    assert ast.get_docstring(ast.parse(source)), "the first line of a file says what it holds"
+
+
+def test_importing_the_package_loads_nothing_heavy():
+    code = "import sys, softhead; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    heavy = {"numba", "sklearn", "scipy", "torch", "pandas", "pyarrow", "safetensors", "typer", "numpy"}
+    assert heavy.isdisjoint(loaded)
+
+
+def test_public_names_are_complete_and_alike_in_every_list():
+    assert softhead.__all__ == ["__version__", *sorted(softhead._HOME)]
+    assert set(softhead.__all__) <= set(dir(softhead))
+    tree = ast.parse((PACKAGE / "__init__.py").read_text(encoding="utf-8"))
+    (for_type_checkers,) = (node for node in tree.body if isinstance(node, ast.If))
+    listed = {alias.asname: node.module for node in for_type_checkers.body for alias in node.names}
+    assert listed == {name: f"softhead.{home}" for name, home in softhead._HOME.items()}
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        softhead.nothing  # noqa: B018
+
+
+@pytest.mark.parametrize("name", sorted(softhead._HOME))
+def test_public_names_are_documented_with_a_running_example(name):
+    value = getattr(softhead, name)
+    assert value.__module__ == f"softhead.{softhead._HOME[name]}"
+    documentation = inspect.getdoc(value)
+    examples = doctest.DocTestParser().get_examples(documentation)
+    assert examples, "an example; pytest runs it as a doctest"
+    assert all(example.want or "import" in example.source or "=" in example.source for example in examples)
+    if inspect.isfunction(value):
+        for section in ("Parameters", "Raises", "Examples"):
+            assert f"\n{section}\n---" in documentation
+        for parameter in inspect.signature(value).parameters:
+            assert parameter in documentation.split("Parameters\n---")[1], f"{parameter} is not described"
