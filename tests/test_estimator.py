@@ -22,7 +22,7 @@ from softhead import SoftmaxClassifier
 from softhead.linear.objective import LinearSoftmaxObjective
 
 
-@parametrize_with_checks([SoftmaxClassifier(), SoftmaxClassifier(C=100.0, fit_intercept=False)])
+@parametrize_with_checks([SoftmaxClassifier()])
 def test_scikit_learn_estimator_checks(estimator, check):
     check(estimator)
 

@@ -10,32 +10,62 @@ from typing import TYPE_CHECKING
 from softhead._version import __version__
 
 if TYPE_CHECKING:  # what type checkers and editors read; tests hold it equal to _HOME below
+    from softhead.derivatives import log_softmax_vjp as log_softmax_vjp
+    from softhead.derivatives import softmax_jacobian as softmax_jacobian
+    from softhead.derivatives import softmax_jvp as softmax_jvp
+    from softhead.derivatives import softmax_vjp as softmax_vjp
+    from softhead.divergences import distillation_loss as distillation_loss
+    from softhead.divergences import entropy as entropy
+    from softhead.divergences import kl_divergence as kl_divergence
     from softhead.estimator import SoftmaxClassifier as SoftmaxClassifier
+    from softhead.functional import hardmax as hardmax
     from softhead.functional import log_softmax as log_softmax
     from softhead.functional import logsumexp as logsumexp
+    from softhead.functional import normalize as normalize
     from softhead.functional import softmax as softmax
     from softhead.fused import LinearGradients as LinearGradients
     from softhead.fused import linear_cross_entropy as linear_cross_entropy
+    from softhead.fused import linear_cross_entropy_hvp as linear_cross_entropy_hvp
     from softhead.fused import linear_cross_entropy_value_and_grad as linear_cross_entropy_value_and_grad
+    from softhead.likelihood import binary_cross_entropy_with_logits as binary_cross_entropy_with_logits
+    from softhead.likelihood import nll_loss as nll_loss
     from softhead.losses import cross_entropy as cross_entropy
+    from softhead.losses import cross_entropy_hvp as cross_entropy_hvp
     from softhead.losses import cross_entropy_value_and_grad as cross_entropy_value_and_grad
     from softhead.model_file import load as load
     from softhead.model_file import save as save
+    from softhead.sampling import arsm_gradient as arsm_gradient
+    from softhead.sampling import gumbel_softmax as gumbel_softmax
     from softhead.tables import TableEncoder as TableEncoder
 
 _HOME = {
     "LinearGradients": "fused",
     "SoftmaxClassifier": "estimator",
     "TableEncoder": "tables",
+    "arsm_gradient": "sampling",
+    "binary_cross_entropy_with_logits": "likelihood",
     "cross_entropy": "losses",
+    "cross_entropy_hvp": "losses",
     "cross_entropy_value_and_grad": "losses",
+    "distillation_loss": "divergences",
+    "entropy": "divergences",
+    "gumbel_softmax": "sampling",
+    "hardmax": "functional",
+    "kl_divergence": "divergences",
     "linear_cross_entropy": "fused",
+    "linear_cross_entropy_hvp": "fused",
     "linear_cross_entropy_value_and_grad": "fused",
     "load": "model_file",
     "log_softmax": "functional",
+    "log_softmax_vjp": "derivatives",
     "logsumexp": "functional",
+    "nll_loss": "likelihood",
+    "normalize": "functional",
     "save": "model_file",
     "softmax": "functional",
+    "softmax_jacobian": "derivatives",
+    "softmax_jvp": "derivatives",
+    "softmax_vjp": "derivatives",
 }
 
 __all__ = ["__version__", *_HOME]

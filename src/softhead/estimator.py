@@ -370,9 +370,7 @@ class SoftmaxClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):  
             fit_intercept=bool(self.fit_intercept),
         )
         start = self._start(objective, classes)
-        context = self._init_callback_context(max_subtasks=None).call_on_fit_task_begin(
-            estimator=self, X=X, y=targets
-        )
+        context = self._init_callback_context(max_subtasks=None).call_on_fit_task_begin(estimator=self, X=X, y=targets)
         solution = solve(
             objective,
             start,

@@ -76,7 +76,7 @@ class LinearSoftmaxObjective:
         return coef, np.zeros(self.n_classes)
 
     def representable(self, coef: np.ndarray) -> np.ndarray:
-        """Return the coefficients as the dtype can hold them; for two classes as one vector w, in the form (-w/2, w/2)."""
+        """Return the coefficients as the dtype can hold them; those of two classes as one vector w: (-w/2, w/2)."""
         if self.n_classes == 2:
             half = (coef[1] - coef[0]).astype(self.dtype) / 2.0
             coef = np.stack([-half, half])
