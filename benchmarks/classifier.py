@@ -69,9 +69,19 @@ def main():
     print(f"{platform.processor() or platform.machine()}, {platform.platform()}, Python {platform.python_version()}")
     print(f"softhead {softhead.__version__}, scikit-learn {sklearn.__version__}, NumPy {np.__version__}")
     print(f"{', '.join(blas)}\n")
-    columns = "data|rows x features, classes|C|softhead|gap|passes|excess|scikit-learn|excess|tol=1e-6|excess".split(
-        "|"
-    )
+    columns = [
+        "data",
+        "rows x features, classes",
+        "C",
+        "softhead",
+        "gap",
+        "passes",
+        "excess",
+        "scikit-learn",
+        "excess",
+        "tol=1e-6",
+        "excess",
+    ]
     print(f"| {' | '.join(columns)} |")
     print("|---" * len(columns) + "|")
     ratios = []
