@@ -1,5 +1,7 @@
 """Peak memory and time of a fit with many classes: rows x classes alone would be 1.6 GB.
 
+Run it as a script:
+
     python benchmarks/memory.py [--rows 200000] [--features 64] [--classes 2000]
 """
 
@@ -38,7 +40,7 @@ def main():
     model.fit(X, y)
     seconds = time.perf_counter() - start
     print(f"{platform.platform()}, Python {platform.python_version()}, NumPy {np.__version__}")
-    print(f"{options.rows} x {options.features} float32, {options.classes} classes: {X.nbytes / 1e6:.0f} MB of features")
+    print(f"{options.rows} x {options.features} float32, {options.classes} classes; X has {X.nbytes / 1e6:.0f} MB")
     print(f"peak before the fit {before:.0f} MB, after it {peak():.0f} MB")
     print(f"{seconds:.1f} s, {model.n_passes_:.0f} passes, {model.status_}, gap {model.gap_ / model.objective_:.1e}")
     model.predict(X)
