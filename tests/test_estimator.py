@@ -76,7 +76,7 @@ def test_the_optimum_is_that_of_logistic_regression(data, C, fit_intercept, weig
         objective_of(m, X.astype(float), y, weight, C=C, fit_intercept=fit_intercept) for m in (model, peer)
     )
     assert model.status_ == "converged"
-    assert ours <= theirs * (1.0 + 1e-9)
+    assert ours <= theirs * (1.0 + (1e-9 if dtype is np.float64 else 1e-6))  # float32 rounds the coefficients
     assert ours == pytest.approx(model.objective_, rel=1e-12)
     assert ours - min(ours, theirs) <= model.gap_
     assert (model.gap_ == np.inf) == (np.inf == C)

@@ -316,7 +316,7 @@ def _pooled_std(mean: NDArray[np.float64], std: NDArray[np.float64], count: NDAr
 def _phase_in_year(days: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return how much of its calendar year has passed, from days since 1970-01-01."""
     years = np.floor(days).astype("datetime64[D]").astype("datetime64[Y]")
-    start, stop = ((years + k).astype("datetime64[D]").astype(np.float64) for k in (0, 1))
+    start, stop = ((years + np.timedelta64(k, "Y")).astype("datetime64[D]").astype(np.float64) for k in (0, 1))
     return (days - start) / (stop - start)
 
 

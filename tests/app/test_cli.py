@@ -46,7 +46,7 @@ def mixed_table(n=300, seed=0):
     size = rng.normal(size=n)
     label = np.where((colour == "red") | (size > 0.8), "big", "small").astype(object)
     size[::17] = np.nan
-    day = np.datetime64("2024-01-01") + rng.integers(0, 400, n)
+    day = np.datetime64("2024-01-01") + rng.integers(0, 400, n).astype("timedelta64[D]")
     code = [f"{i:03d}" for i in rng.integers(0, 20, n)]
     return pa.table(
         {
