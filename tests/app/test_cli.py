@@ -358,15 +358,16 @@ def test_without_the_extra_the_message_says_what_to_install():
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT to send to one process")
 def test_ctrl_c_in_a_fit_leaves_no_file_and_exits_130_within_a_second(tmp_path):
     rng = np.random.default_rng(0)
-    np.savez("large.npz", X=rng.normal(size=(20_000, 400)), y=rng.integers(0, 50, 20_000))
+    X = rng.standard_normal((30_000, 300), dtype=np.float32)
+    np.savez("large.npz", X=X, y=rng.integers(0, 1000, len(X)))  # 4e12 operations to converge: minutes on 2 cores
     command = [sys.executable, "-m", "softhead", "train", "large.npz", "--target", "y", "--tol", "1e-12", "--C", "1e6"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
-    time.sleep(4.0)
-    assert process.poll() is None, "the fit must be under way"
-    sent = time.monotonic()
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=30)
-    waited = time.monotonic() - sent
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=tmp_path) as process:
+        time.sleep(4.0)
+        assert process.poll() is None, "the fit must be under way"
+        sent = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=30)
+        waited = time.monotonic() - sent
     assert process.returncode == 130
     assert err == "softhead: interrupted; nothing was written\n"
     assert os.listdir(tmp_path) == ["large.npz"]

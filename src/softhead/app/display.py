@@ -23,6 +23,7 @@ from softhead.model_file import ModelFile
 Summary = dict[str, Any]
 
 _PROGRESS_AFTER = 1.0  # seconds: a shorter fit shows nothing
+_NOTES = {"gap": "  (the objective is at most this far above its minimum)"}
 _NAMES = {"rows_tested": "rows tested", "log_loss": "log loss", "calibration_error": "calibration error"}
 
 
@@ -84,7 +85,8 @@ def show(summary: Summary, *, as_json: bool) -> None:
     table.add_column(style="dim")
     table.add_column(overflow="fold")
     for key, value in summary.items():
-        table.add_row(_NAMES.get(key, key), _text(value))
+        note = _NOTES.get(key, "") if value != math.inf else "  (no bound exists without a penalty)"
+        table.add_row(_NAMES.get(key, key), _text(value) + note)
     console = Console(highlight=False, markup=False)
     if not console.is_terminal:
         console.width = 10_000  # never fold what another program reads
