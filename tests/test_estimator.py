@@ -289,3 +289,83 @@ def test_more_features_than_rows():
         {"X": X, "targets": y, "n_classes": 3, "sample_weight": np.ones(30), "l2": 1 / 30, "fit_intercept": True}
     )
     assert -1e-14 <= model.objective_ - optimum <= model.gap_ <= 1e-10 * model.objective_
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("C", [1e-6, 1e-3, 1.0, 1e6])
+def test_rare_classes_and_useless_features_converge(C, dtype):
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        X = (rng.normal(size=(400, 5)) * [0.0, 1e-3, 1.0, 1.0, 1e3]).astype(dtype)
+        y = np.minimum(rng.geometric(0.6, size=400), 8)
+        for tol in (1e-2, 1e-4):
+            model = SoftmaxClassifier(C=C, tol=tol).fit(X, y)
+            assert model.status_ == "converged"
+            assert model.gap_ <= tol * model.objective_
+
+
+def test_a_start_where_all_is_decided_and_wrong_is_left():
+    X = np.array([[-1.0], [1.0], [-1.0], [1.0]]) * 1e3
+    model = SoftmaxClassifier(C=1e6, warm_start=True).fit(X, [0, 1, 0, 1])
+    assert model.fit(X, [1, 0, 0, 1]).objective_ == pytest.approx(np.log(2.0))
+    model.coef_[:], model.intercept_[:] = 50.0, 1e6
+    assert model.fit(X, [1, 0, 0, 1]).objective_ == pytest.approx(np.log(2.0), rel=1e-4)
+
+
+@pytest.mark.parametrize("fit", ["fit", "fit_proba"])
+def test_objectives_all_but_0_are_exact_and_their_gap_is_true(fit):
+    X, y = np.array([[1.0], [-1.0]] * 5), np.array([1, 0] * 5)
+    for C in (1.0, 1e6, 1e12):
+        model = SoftmaxClassifier(C=C, tol=1e-8)
+        model = model.fit(X, y) if fit == "fit" else model.fit_proba(X, np.eye(2)[y])
+        # One vector w and no intercept by symmetry: log1p(exp(-w)) + w^2 / 20 C, minimised by bisection of its slope.
+        low, high = 0.0, 100.0
+        for _ in range(200):
+            w = 0.5 * (low + high)
+            low, high = (w, high) if w / (10.0 * C) < 1.0 / (1.0 + np.exp(w)) else (low, w)
+        optimum = np.log1p(np.exp(-w)) + w * w / (20.0 * C)
+        assert -1e-12 * optimum <= model.objective_ - optimum <= model.gap_ + 1e-12 * optimum
+        assert model.gap_ <= 1e-8 * max(model.objective_, 1e-10)
+
+
+def test_an_infimum_of_0_is_approached_and_certified():
+    X, y = np.random.default_rng(0).normal(size=(10, 1)), np.arange(10) % 2
+    model = SoftmaxClassifier(tol=1e-8).fit(X, y, sample_weight=(y == 1).astype(float))
+    assert model.status_ == "converged"
+    assert 0.0 < model.objective_ <= model.gap_ <= 1e-18
+
+
+@pytest.mark.parametrize(("weights", "message"), [({0: -1.0}, "class_weight: -1"), ({0: np.nan}, "class_weight: nan")])
+def test_wrong_class_weights_are_named(weights, message):
+    X, y = load_iris(return_X_y=True)
+    with pytest.raises(ValueError, match=message):
+        SoftmaxClassifier(class_weight={1: 1.0, 2: 1.0, **weights}).fit(X, y)
+    with pytest.raises(ValueError, match=message):
+        SoftmaxClassifier(class_weight={1: 1.0, 2: 1.0, **weights}).fit_proba(X, np.eye(3)[y])
+
+
+def test_classes_of_weight_0_are_alike_for_hard_and_soft_labels():
+    X, y = load_iris(return_X_y=True)
+    for class_weight in ("balanced", {0: 0.0, 1: 1.0, 2: 1.0}):
+        model = SoftmaxClassifier(class_weight=class_weight, tol=1e-8)
+        weight = (y != 0).astype(float)
+        hard = model.fit(X, y, weight).objective_
+        assert model.fit_proba(X, np.eye(3)[y], sample_weight=weight).objective_ == pytest.approx(hard, rel=1e-7)
+
+
+@pytest.mark.parametrize("scale", [1e160, 1e300])
+def test_features_whose_squares_overflow_are_an_error(scale):
+    X, y = load_iris(return_X_y=True)
+    with pytest.raises(ValueError, match=r"X: .* overflow; scale the features down"):
+        SoftmaxClassifier().fit(X * scale, y)
+    with pytest.raises(ValueError, match="sample_weight: the sum of the weights overflows"):
+        SoftmaxClassifier().fit(X, y, np.full(len(y), 1e308))
+
+
+def test_repeated_sparse_entries_add_up_in_predictions_too():
+    data, indices, indptr = np.array([1.0, 2.0, -5.0]), np.array([0, 0, 1]), np.array([0, 3])
+    X = sparse.csr_array((data, indices, indptr), shape=(1, 2))
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        model = SoftmaxClassifier().fit(rng.normal(size=(20, 2)), np.arange(20) % 3)
+        assert model.predict(X) == model.predict(X.toarray())

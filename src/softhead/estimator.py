@@ -45,10 +45,10 @@ class SoftmaxClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):  
     class_weight : dict, "balanced" or None, default=None
         Factors on the rows' weights by class; "balanced" makes every class weigh the same.
     tol : float, default=1e-4
-        The fit has converged when ``gap_ <= tol * objective_``. Without a penalty no finite bound on the gap exists,
-        and the decrease that the solver's quadratic model predicts takes its place.
+        The fit has converged when ``gap_ <= tol * max(objective_, 1e-10)``. Without a penalty no finite bound on the
+        gap exists, and the decrease that the solver's quadratic model predicts takes its place.
     max_iter : int, default=1000
-        Iterations of the solver; reaching it warns.
+        Iterations of the solver at most.
     warm_start : bool, default=False
         Start from the coefficients of the previous fit, where classes and features are the same.
 
@@ -71,6 +71,11 @@ class SoftmaxClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):  
     status_ : str
         "converged", "precision_limit" (rounding in the dtype of the coefficients allows no more), "max_iter" or
         "interrupted".
+
+    Warns
+    -----
+    ConvergenceWarning
+        If a fit ends with another status than "converged".
 
     Notes
     -----
@@ -140,7 +145,9 @@ class SoftmaxClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):  
         check_classification_targets(y)
         classes, codes = np.unique(y, return_inverse=True)
         weight = _row_weights(sample_weight, X)
-        by_class = compute_class_weight(self.class_weight, classes=classes, y=y, sample_weight=weight)
+        with np.errstate(divide="ignore"):  # "balanced" has no use for a class without weight
+            by_class = compute_class_weight(self.class_weight, classes=classes, y=y, sample_weight=weight)
+        by_class = _check_class_weight(by_class, balanced=self.class_weight == "balanced")
         return self._fit(X, codes, weight * by_class[codes], classes)
 
     @with_callbacks  # type: ignore[untyped-decorator]
@@ -182,7 +189,7 @@ class SoftmaxClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):  
                 "rows must be non-negative and sum to 1"
             )
         labels = np.arange(targets.shape[1]) if classes is None else np.asarray(classes)
-        if labels.shape != (targets.shape[1],) or (labels[1:] <= labels[:-1]).any():
+        if labels.shape != (targets.shape[1],) or not (labels[1:] > labels[:-1]).all():
             raise ValueError(
                 f"classes: must be {targets.shape[1]} different labels in sorted order, one for each column of "
                 f"probabilities; got {labels.tolist()!r}"
@@ -192,12 +199,14 @@ class SoftmaxClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):  
         if self.class_weight is None:
             by_class = np.ones(len(labels))
         elif self.class_weight == "balanced":
-            by_class = counts.sum() / (len(labels) * counts)
+            with np.errstate(divide="ignore"):
+                by_class = counts.sum() / (len(labels) * counts)
         else:
             by_class = compute_class_weight(self.class_weight, classes=labels, y=labels)
+        by_class = _check_class_weight(by_class, balanced=self.class_weight == "balanced")
         targets *= by_class  # -sum_c w_c q_c log p_c is the loss of the distribution w q / sum(w q), times sum(w q)
         mass = targets.sum(axis=1, dtype=np.float64)
-        targets /= mass[:, None]
+        np.divide(targets, mass[:, None], out=targets, where=mass[:, None] > 0.0, casting="same_kind")
         return self._fit(X, targets, weight * mass / total, labels)
 
     def decision_function(self, X: Any) -> np.ndarray:
@@ -351,14 +360,14 @@ class SoftmaxClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):  
             raise ValueError(
                 f"y: a classifier needs at least 2 classes; every row is of one class, {classes.tolist()[0]!r}"
             )
-        total = float(weight.sum())
+        with np.errstate(over="ignore"):
+            total = float(weight.sum())
+        if total == np.inf:
+            raise ValueError("sample_weight: the sum of the weights overflows; scale them down")
         if not total > 0.0:
             raise ValueError("sample_weight: every weight is zero; at least one row needs a positive weight")
         if sparse.issparse(X):
             X = sparse.csr_array(X)
-            if not X.has_canonical_format:
-                X = X.copy()
-                X.sum_duplicates()
         l2 = 1.0 / (float(self.C) * total)
         objective = LinearSoftmaxObjective(
             X,
@@ -386,11 +395,15 @@ class SoftmaxClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):  
         )
         if solution.status == "interrupted":
             raise KeyboardInterrupt
-        if solution.status == "max_iter":
+        if solution.status != "converged":
+            reason, cure = {
+                "max_iter": (f"stopped at max_iter={self.max_iter}", "More iterations or a larger tol help"),
+                "precision_limit": (f"reached the limit of {objective.dtype}", "A larger tol or float64 features help"),
+            }[solution.status]
             warnings.warn(
-                f"SoftmaxClassifier stopped at max_iter={self.max_iter} with objective_={solution.value:.6g} and "
-                f"gap_={solution.gap:.2g}, above tol={self.tol:g} times the objective. More iterations or a larger tol "
-                "help; without a penalty (C=inf), classes that a hyperplane separates have no optimum.",
+                f"SoftmaxClassifier {reason} with objective_={solution.value:.6g} and gap_={solution.gap:.2g}, above "
+                f"tol={self.tol:g} times the objective. {cure}; without a penalty (C=inf), classes that a hyperplane "
+                "separates have no optimum.",
                 ConvergenceWarning,
                 stacklevel=4,
             )
@@ -429,6 +442,15 @@ class SoftmaxClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):  
             task.call_on_fit_task_end(estimator=self, X=X, y=targets, metadata=metadata)
 
         return report
+
+
+def _check_class_weight(by_class: np.ndarray, *, balanced: bool) -> np.ndarray:
+    """Return the factors of the classes, checked; a class without weight has no balanced one, and gets 0."""
+    if balanced:
+        by_class = np.where(np.isfinite(by_class), by_class, 0.0)
+    if not (np.isfinite(by_class) & (by_class >= 0.0)).all():
+        raise ValueError(f"class_weight: {by_class.min():g} is among the factors; they must be finite and not negative")
+    return by_class
 
 
 def _row_weights(sample_weight: Any, X: Any) -> np.ndarray:

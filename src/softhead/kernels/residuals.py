@@ -26,14 +26,26 @@ def class_residuals(logits: np.ndarray, classes: np.ndarray, weights: np.ndarray
 
 
 def distribution_residuals(logits: np.ndarray, targets: np.ndarray, weights: np.ndarray, losses: np.ndarray) -> None:
-    """Overwrite `logits` (n, C) by ``weights * (softmax(logits) - targets)``, rows of `targets` (n, C) summing to 1."""
-    np.subtract(logits, logits.max(axis=1, keepdims=True), out=logits)
+    """Overwrite `logits` (n, C) by ``weights * (sum(targets) * softmax(logits) - targets)``; `losses` stay unweighted.
+
+    The loss is ``sum(targets) * lse - targets . logits``: rows of `targets` (n, C) sum to 1, up to their rounding.
+    """
+    rows = np.arange(len(logits))
+    top = logits.argmax(axis=1)
+    np.subtract(logits, logits[rows, top][:, None], out=logits)
     losses[:] = -np.einsum("ij,ij->i", targets, logits, dtype=np.float64)
     np.exp(logits, out=logits)
-    total = logits.sum(axis=1, dtype=np.float64)
-    losses += np.log(total)
-    np.divide(logits, total[:, None], out=logits, casting="same_kind")
-    np.subtract(logits, targets, out=logits)
+    logits[rows, top] = 0.0
+    rest = logits.sum(axis=1, dtype=np.float64)
+    mass = targets.sum(axis=1, dtype=np.float64)
+    losses += mass * np.log1p(rest)
+    scale = mass / (1.0 + rest)
+    np.multiply(logits, scale[:, None], out=logits, casting="same_kind")
+    # Of the class on top, p - target = (mass - target) - mass (1 - p): what the other classes are given and have.
+    others = targets.copy()
+    others[rows, top] = 0.0
+    np.subtract(logits, targets, out=logits, casting="same_kind")
+    logits[rows, top] = others.sum(axis=1, dtype=np.float64) - scale * rest
     np.multiply(logits, weights[:, None], out=logits, casting="same_kind")
 
 

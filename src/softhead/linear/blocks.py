@@ -16,15 +16,18 @@ _MAX_EXPANDED_COLUMNS = 2048
 class RowBlocks:
     """Blocks of consecutive rows of `X` in `dtype`, sized so that a block and its logits stay below 32 MB.
 
-    A block is a C-contiguous array, or a `scipy.sparse.csr_array` where `X` is sparse and wide. It is valid until the
-    next one is taken: blocks that need a conversion share one buffer.
+    A block is an array, or a `scipy.sparse.csr_array` where `X` is sparse and wide (entries given twice are added). It
+    is valid until the next one is taken: blocks that need a conversion share one buffer.
     """
 
     def __init__(self, X: Any, dtype: np.dtype, n_classes: int) -> None:
+        self.sparse = not isinstance(X, np.ndarray)
+        if self.sparse and not X.has_canonical_format:
+            X = X.copy()
+            X.sum_duplicates()
         self.X = X
         self.dtype = np.dtype(dtype)
         self.n_rows, self.n_features = X.shape
-        self.sparse = not isinstance(X, np.ndarray)
         self.expand = self.sparse and self.n_features <= _MAX_EXPANDED_COLUMNS
         width = n_classes + (0 if self.sparse and not self.expand else self.n_features)
         self.rows = max(16, min(_MAX_ROWS, _MAX_BYTES // (self.dtype.itemsize * width)))

@@ -42,7 +42,8 @@ def duality_gap(objective: LinearSoftmaxObjective, coef: np.ndarray, gradient: n
 
     moments_targets, pi = objective.target_moments()
     pbar = np.maximum(pi + gradient_intercepts, 0.0)
-    lacking, surplus = np.maximum(pi - pbar, 0.0), np.maximum(pbar - pi, 0.0)
+    # From g_b itself: pbar - pi would lose what is small beside pi.
+    lacking, surplus = np.maximum(-gradient_intercepts, 0.0), np.minimum(np.maximum(gradient_intercepts, 0.0), pbar)
     delta = lacking.sum()
     removed = np.divide(surplus, pbar, out=np.zeros_like(pbar), where=pbar > 0.0)  # 1 - rho
     nu = lacking / delta if delta > 0.0 else lacking
@@ -56,7 +57,7 @@ def duality_gap(objective: LinearSoftmaxObjective, coef: np.ndarray, gradient: n
         + float(gradient_intercepts @ (intercepts - intercepts.mean()))  # g_b sums to 0
         - float(removed @ xlogy(pbar, pbar))
         + float(xlogy(pbar - surplus, 1.0 - removed).sum())
-        + float(delta)
+        + 1.000001 * float(delta)  # rows of targets may sum to 1 plus the rounding of float32
     )
     return max(curved + slack, 0.0), abs(slack)
 
@@ -68,8 +69,8 @@ def rounding_allowance(objective: LinearSoftmaxObjective, coef: np.ndarray, valu
     the error of F is about F times the error of a logit, a sum of n_features products.
     """
     weights, intercepts = objective.split(coef)
-    moments, pi = objective.target_moments()
-    logits = 1.0 + float(np.vdot(np.abs(moments), np.abs(weights))) + float(pi @ np.abs(intercepts))
+    largest = np.abs(weights).max(axis=0), np.abs(intercepts).max()
+    logits = 1.0 + float(objective.mean_sizes() @ largest[0]) + float(largest[1])
     return 4.0 * float(np.finfo(np.float64).eps) * float(np.sqrt(objective.n_features + 1)) * logits * abs(value)
 
 
@@ -83,6 +84,8 @@ def polish_intercepts(objective: LinearSoftmaxObjective, coef: np.ndarray, *, ta
         if norm < best_norm:
             best, best_norm = coef[:, -1].copy(), norm
         if norm <= target or norm > best_norm:
+            break
+        if np.trace(hessian) <= np.finfo(np.float64).tiny:  # every probability is 0 or 1
             break
         # Singular along the constant vector, which changes no probability: fix it, and classes that are all but empty.
         hessian += np.trace(hessian) / len(hessian) * (1.0 / len(hessian) + 1e-10 * np.eye(len(hessian)))

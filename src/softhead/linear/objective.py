@@ -45,8 +45,8 @@ class LinearSoftmaxObjective:
         fit_intercept: bool = True,
         dtype: np.dtype | None = None,
     ) -> None:
-        self.X, self.targets, self.l2, self.fit_intercept = X, targets, l2, fit_intercept
         self.blocks = RowBlocks(X, X.dtype if dtype is None else dtype, n_classes)
+        self.X, self.targets, self.l2, self.fit_intercept = self.blocks.X, targets, l2, fit_intercept
         self.dtype = self.blocks.dtype
         self.n_rows, self.n_features = X.shape
         self.n_classes = n_classes
@@ -56,6 +56,7 @@ class LinearSoftmaxObjective:
         self.row_weights = weight / weight.sum()  # a
         self.passes = 0.0  # reads of X; one that only takes logits counts half
         self._moments: tuple[np.ndarray, np.ndarray] | None = None
+        self._mean_sizes: np.ndarray | None = None
 
     def wide(self) -> "LinearSoftmaxObjective":
         """Return the same objective with float64 products."""
@@ -148,6 +149,16 @@ class LinearSoftmaxObjective:
             self.passes += 0.5
             self._moments = self.split(moments)[0], frequencies
         return self._moments
+
+    def mean_sizes(self) -> np.ndarray:
+        """Return sum_i a_i abs(x_i) as (n_features,); it is constant."""
+        if self._mean_sizes is None:
+            sizes = np.zeros(self.n_features)
+            for rows, block in self.blocks:
+                sizes += abs(block).T @ self.row_weights[rows].astype(self.dtype)
+            self.passes += 0.5
+            self._mean_sizes = sizes
+        return self._mean_sizes
 
     def _logits(self, coef: np.ndarray) -> Iterator[tuple[slice, Any, np.ndarray]]:
         """Yield ``(rows, block, logits)``; the logits live in a buffer that is the caller's until the next block."""
