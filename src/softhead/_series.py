@@ -94,16 +94,25 @@ def _unusable(name: str, what: str) -> TypeError:
 def _texts(series: Any) -> list[str | None]:
     """Return every value as a string, None where it is missing."""
     missing = series.is_null().to_list()
-    texts = [None if absent else str(value) for value, absent in zip(series.to_list(), missing, strict=True)]
+    texts = [None if absent else _text(value) for value, absent in zip(series.to_list(), missing, strict=True)]
     if series.dtype.is_float():  # polars and Arrow tell NaN from null; here both are missing values
         texts = [None if text == "nan" else text for text in texts]
     return texts
+
+
+def _text(value: Any) -> str:
+    """Return a value as text; a whole float as the integer that it was before a value was missing beside it."""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def _numbers(series: Any, name: str) -> NDArray[np.float64]:
     """Read numbers, bools and durations (in seconds); text that spells numbers is read as numbers."""
     import narwhals.stable.v2 as nw
 
+    if series.dtype.is_integer():  # Arrow refuses to cast what float64 rounds, such as identifiers above 2**53
+        values = series.fill_null(0).to_numpy().astype(np.float64)
+        values[series.is_null().to_numpy()] = np.nan
+        return values
     if series.dtype.is_numeric() or series.dtype == nw.Boolean:
         return series.cast(nw.Float64).to_numpy()
     if series.dtype == nw.Duration:
@@ -116,7 +125,7 @@ def _datetimes(series: Any, name: str) -> NDArray[np.float64]:
     import narwhals.stable.v2 as nw
 
     if series.dtype in (nw.Date, nw.Datetime):
-        return series.dt.timestamp("us").cast(nw.Float64).to_numpy() / 1e6
+        return series.dt.timestamp("ms").cast(nw.Float64).to_numpy() / 1e3  # in microseconds the year 2255 overflows
     return _parsed(series, _seconds_since_epoch, "a date or datetime", name)
 
 
@@ -140,7 +149,9 @@ def _parsed(series: Any, convert: Callable[[Any], float], expected: str, name: s
 
 
 def _number(value: Any) -> float:
-    """Convert a number, a bool, a duration or text that spells a number."""
+    """Convert a number, a bool, a duration or text that spells a number (not with Python's underscores)."""
+    if isinstance(value, str) and "_" in value:
+        raise ValueError
     return value.total_seconds() if isinstance(value, dt.timedelta) else float(value)
 
 

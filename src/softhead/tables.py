@@ -190,6 +190,8 @@ class TableEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             n_rows, columns = len(frame), self._read(frame)
         else:
             array = _as_array(X)
+            if array.ndim > 2 and array.shape[1:] != self.feature_shape_:
+                raise ValueError(f"X has rows of shape {array.shape[1:]}; accepted is {self.feature_shape_}, as in fit")
             flat = array.reshape(len(array), -1)
             validate_data(self, flat, skip_check_array=True, reset=False)
             self._refuse_infinity(flat)
@@ -389,6 +391,8 @@ def _as_frame(X: Any) -> Any:
     """Return a narwhals view of a data frame, None for anything else."""
     import narwhals.stable.v2 as nw
 
+    if nw.dependencies.is_polars_lazyframe(X):
+        raise TypeError("X is a LazyFrame; accepted is what its collect() returns")
     return nw.from_native(X, eager_only=True) if nw.dependencies.is_into_dataframe(X) else None
 
 

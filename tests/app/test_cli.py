@@ -19,7 +19,7 @@ import softhead
 from softhead.app import cli, training
 from softhead.app.datasets import load_data
 from softhead.app.display import write_columns
-from softhead.model_file import read_model
+from softhead.model_file import read_model, write_model
 
 
 @pytest.fixture(autouse=True)
@@ -297,6 +297,7 @@ def test_damaged_models_are_refused(table, tmp_path):
     ],
 )
 def test_wrong_usage_is_exit_code_2(arguments, part):
+    csv.write_csv(pa.table({"x": [1, 2], "y": ["a", "b"]}), "data.csv")
     _, err = softhead_command(*arguments, code=2)
     assert part in err
 
@@ -369,7 +370,7 @@ def test_ctrl_c_in_a_fit_leaves_no_file_and_exits_130_within_a_second(tmp_path):
         _, err = process.communicate(timeout=30)
         waited = time.monotonic() - sent
     assert process.returncode == 130
-    assert err == "softhead: interrupted; nothing was written\n"
+    assert err == "softhead: interrupted\n"
     assert os.listdir(tmp_path) == ["large.npz"]
     assert waited < 5.0  # a loose guard against a hang; the figure itself is well below a second
 
@@ -381,3 +382,103 @@ def test_a_reader_that_goes_away_is_no_error_message():
     result = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
     assert result.stdout.startswith('"label","probability"')
     assert result.stderr == ""
+
+
+def test_bad_values_are_counted_in_the_whole_table():
+    values = np.arange(100.0)
+    for bad in (3, 21, 57):
+        x = values.copy()
+        x[bad] = np.inf
+        csv.write_csv(pa.table({"x": x, "y": ["a", "b"] * 50}), "inf.csv")
+        _, err = softhead_command("train", "inf.csv", "--target", "y", code=1)
+        assert f"inf.csv: column 'x', row {bad + 1}" in err
+
+
+def test_columns_of_no_use_are_one_clear_line():
+    for column in (pa.array([[1], [2]] * 20), pa.array([b"1", b"2"] * 20), pa.array([{"a": 1}] * 40)):
+        parquet.write_table(pa.table({"x": range(40), "odd": column, "y": ["a", "b"] * 20}), "odd.parquet")
+        _, err = softhead_command("train", "odd.parquet", "--target", "y", code=1)
+        assert "odd.parquet: column 'odd'" in err
+
+
+def test_what_is_read_is_never_overwritten(table):
+    softhead_command("train", "mixed.csv", "--target", "label", "--quiet")
+    os.symlink("mixed.csv", "link.csv")
+    for arguments in (
+        ("train", "mixed.csv", "--target", "label", "--out", "mixed.csv"),
+        ("predict", "mixed.safetensors", "mixed.csv", "-o", "mixed.csv"),
+        ("predict", "mixed.safetensors", "mixed.csv", "-o", "link.csv"),
+    ):
+        _, err = softhead_command(*arguments, code=1)
+        assert "is the input" in err
+    assert csv.read_csv("mixed.csv").num_rows == 300
+
+
+def test_models_with_a_record_of_another_program_are_applied():
+    X, y = load_wine(return_X_y=True)
+    model = softhead.SoftmaxClassifier(max_iter=5000).fit(X, y)
+    np.savez("wine.npz", X=X, y=y)
+    mask = np.zeros(1, np.uint8)
+    ours = {
+        "data": "d",
+        "target": "y",
+        "features": "X",
+        "test_size": 0.2,
+        "seed": 0,
+        "held_out": mask,
+        "fingerprint": "",
+    }
+    for record in ({"x": 1}, [1], "text", 5, {**ours, "rows": 10**30}, {**ours, "rows": 9}, {**ours, "rows": 0}):
+        write_model(model, "own.safetensors", record)
+        assert "trained on" not in softhead_command("info", "own.safetensors")[0]
+        assert len(softhead_command("predict", "own.safetensors", "wine.npz", "--features", "X")[0].splitlines()) == 179
+        softhead_command("evaluate", "own.safetensors", "wine.npz", code=2)
+    write_model(model, "own.safetensors", {**ours, "rows": 8})
+    assert "trained on" in softhead_command("info", "own.safetensors")[0]
+
+
+def test_a_model_without_an_encoder_finds_its_columns_by_name():
+    X, y = load_wine(return_X_y=True, as_frame=True)
+    softhead.save(softhead.SoftmaxClassifier(max_iter=5000).fit(X, y), "bare.safetensors")
+    frame = X[X.columns[::-1]].assign(note="text", y=y)
+    frame.to_csv("wine.csv", index=False)
+    softhead_command("predict", "bare.safetensors", "wine.csv", "-o", "out.csv")
+    assert np.mean(csv.read_csv("out.csv")["label"].to_numpy() == y) > 0.95
+    frame.drop(columns=["hue"]).to_csv("less.csv", index=False)
+    assert "less.csv: no column 'hue'" in softhead_command("predict", "bare.safetensors", "less.csv", code=1)[1]
+
+
+def test_too_few_rows_to_hold_any_out_are_said_to_be():
+    csv.write_csv(pa.table({"x": [1, 2], "y": ["a", "b"]}), "two.csv")
+    assert json.loads(softhead_command("train", "two.csv", "--target", "y", "--json")[0])["rows_tested"] == 0
+
+
+@pytest.mark.parametrize(("option", "value"), [("--C", "0"), ("--C", "nan"), ("--tol", "inf"), ("--tol", "-1")])
+def test_values_out_of_range_are_named_briefly(option, value):
+    _, err = softhead_command("train", "digits", option, value, code=2)
+    assert option in err
+    assert value in err
+    assert len(err) < 900
+
+
+def test_a_name_that_is_nearly_bundled_is_suggested():
+    assert "did you mean 'digits'" in softhead_command("train", "digit", code=1)[1]
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="the system has no device that is always full")
+def test_a_full_standard_output_is_one_line():
+    softhead_command("train", "iris", "--quiet")
+    for arguments in ("--version", "info iris.safetensors", "predict iris.safetensors iris"):
+        command = f"{sys.executable} -m softhead {arguments} > /dev/full"
+        result = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
+        assert result.returncode == 1
+        assert "No space left" in result.stderr
+        assert "Traceback" not in result.stderr
+
+
+def test_labels_that_the_terminal_cannot_show_are_escaped():
+    csv.write_csv(pa.table({"x": range(40), "y": ["\u4e2d", "\u6587"] * 20}), "labels.csv")
+    softhead_command("train", "labels.csv", "--target", "y", "--quiet", "--max-iter", "50")
+    result = run_as_process("info", "labels.safetensors", env={**os.environ, "PYTHONIOENCODING": "latin-1"})
+    assert result.returncode == 0
+    assert "\\u4e2d, \\u6587" in result.stdout

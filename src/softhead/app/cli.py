@@ -1,6 +1,7 @@
 """The command line: ``softhead train | predict | evaluate | info``."""
 
 import functools
+import io
 import os
 import signal
 import sys
@@ -44,10 +45,23 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but er
 def run() -> None:
     """Run the command line; it never returns."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # also where a shell started us with SIGINT ignored
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # labels in any script, terminals of any encoding
+    code: object = 0
     try:
-        app()
+        try:
+            app()
+        except SystemExit as end:
+            code = end.code
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except KeyboardInterrupt:
-        sys.exit(130)
+        code = 130
+    except OSError as error:
+        _discard_stdout()
+        code = code or f"softhead: error: standard output: {error.strerror}"
+    sys.exit(code)  # type: ignore[arg-type]
 
 
 def reports_errors(command: Callable[P, R]) -> Callable[P, R]:
@@ -58,10 +72,10 @@ def reports_errors(command: Callable[P, R]) -> Callable[P, R]:
         try:
             return command(*args, **kwargs)
         except KeyboardInterrupt:
-            print("softhead: interrupted; nothing was written", file=sys.stderr)
+            print("softhead: interrupted", file=sys.stderr)
             raise typer.Exit(130) from None
         except BrokenPipeError:  # the reader of our output went away: nothing to report, and nowhere to flush to
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _discard_stdout()
             raise typer.Exit(1) from None
         except (ValueError, OSError, MemoryError) as error:
             fail(_one_line(error))
@@ -80,7 +94,26 @@ def _one_line(error: BaseException) -> str:
         return f"{error.filename}: {error.strerror}"
     if isinstance(error, MemoryError):
         return f"not enough memory: {error}"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
     return " ".join(str(error).split())
+
+
+def _discard_stdout() -> None:
+    """Let what is still buffered go nowhere: the interpreter would complain of it at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _positive(value: float) -> float:
+    if not value > 0.0:
+        raise typer.BadParameter(f"{value:g} is not a positive number (or inf, for no penalty)")
+    return value
+
+
+def _finite(value: float) -> float:
+    if not 0.0 <= value < float("inf"):
+        raise typer.BadParameter(f"{value:g} is not a number from 0 on")
+    return value
 
 
 def _version(wanted: bool) -> None:
@@ -108,9 +141,9 @@ def train(
     ] = None,
     features: Features = None,
     penalty_inverse: Annotated[
-        float, typer.Option("--C", help="Inverse strength of the L2 penalty; inf for none.", min=1e-300)
+        float, typer.Option("--C", help="Inverse strength of the L2 penalty; inf for none.", callback=_positive)
     ] = 1.0,
-    tol: Annotated[float, typer.Option(help="Relative optimality gap to certify.", min=0.0)] = 1e-4,
+    tol: Annotated[float, typer.Option(help="Relative optimality gap to certify.", callback=_finite)] = 1e-4,
     max_iter: Annotated[int, typer.Option(help="Iterations of the solver at most.", min=0)] = 1000,
     intercept: Annotated[bool, typer.Option(help="Fit unpenalised intercepts.")] = True,
     balanced: Annotated[bool, typer.Option("--balanced", help="Give every class the same weight.")] = False,
@@ -133,11 +166,11 @@ def train(
     from softhead.model_file import write_model
     from softhead.tables import TableEncoder
 
-    if target is None and data not in BUNDLED:
+    if target is None and data not in BUNDLED and Path(data).exists():
         raise typer.BadParameter("needed for files: the column, or array, with the labels", param_hint="--target")
     dataset = load_data(data, target=target, features=features)
     path = Path(f"{dataset.name}.safetensors") if out is None else out
-    _refuse_unwritable(path)
+    _refuse_unwritable(path, data)
     classifier = SoftmaxClassifier(
         C=penalty_inverse,
         fit_intercept=intercept,
@@ -153,7 +186,7 @@ def train(
             test_size=test_size,
             seed=seed,
         )
-    write_model(trained.model, path, trained.record)
+    write_model(trained.model, path, trained.record._asdict())
     if not quiet:
         display.show(display.training_summary(dataset, trained, path), as_json=as_json)
 
@@ -179,9 +212,11 @@ def predict(
 
     if out != "-" and Path(out).suffix.lower() not in (".csv", ".parquet"):
         raise typer.BadParameter(f"{out!r} is neither a .csv nor a .parquet file, nor -", param_hint="--out")
-    stored, dataset = _model_and_data(model, data, target=None, features=features)
+    if out != "-":
+        _refuse_unwritable(Path(out), data, model)
+    fitted, _, dataset = _model_and_data(model, data, target=None, features=features)
     with _naming(data):
-        columns = training.predictions(stored.model, dataset, probabilities=probabilities)
+        columns = training.predictions(fitted, dataset, probabilities=probabilities)
     display.write_columns(columns, out)
 
 
@@ -200,9 +235,9 @@ def evaluate(
     """
     from softhead.app import display, training
 
-    stored, dataset = _model_and_data(model, data, target=target, features=features, labelled=True)
+    fitted, record, dataset = _model_and_data(model, data, target=target, features=features, labelled=True)
     with _naming(data):
-        scores, held_out = training.evaluate(stored.model, stored.record, dataset)
+        scores, held_out = training.evaluate(fitted, record, dataset)
     display.show(display.evaluation_summary(model, data, scores, held_out), as_json=as_json)
 
 
@@ -218,8 +253,8 @@ def info(model: Model, as_json: AsJson = False) -> None:
 
 def _model_and_data(
     model: Path, data: str, *, target: str | None, features: str | None, labelled: bool = False
-) -> tuple[Any, Any]:
-    """Read a model and the data to apply it to, by the names and types of its training."""
+) -> tuple[Any, Any, Any]:
+    """Read a model as a pipeline, its record if there is one, and data by the names and types of its training."""
     from sklearn.pipeline import make_pipeline
 
     from softhead.app import training
@@ -227,15 +262,16 @@ def _model_and_data(
     from softhead.model_file import read_model
 
     stored = read_model(model)
-    if not hasattr(stored.model, "steps"):
-        stored = stored._replace(model=make_pipeline(stored.model))
-    record = stored.record or {}
+    fitted = stored.model if hasattr(stored.model, "steps") else make_pipeline(stored.model)
+    record = training.Record.read(stored.record)
     if labelled and target is None:
-        target = record.get("target")
-        if target is None:
+        if record is None:
             raise typer.BadParameter("needed: this model file does not name its target", param_hint="--target")
-    known = training.known_columns(stored.model)
-    return stored, load_data(data, target=target, features=features or record.get("features"), known=known)
+        target = record.target
+    if features is None and record is not None:
+        features = record.features
+    dataset = load_data(data, target=target, features=features, known=training.known_columns(fitted))
+    return fitted, record, dataset
 
 
 @contextmanager
@@ -243,15 +279,21 @@ def _naming(data: str) -> Iterator[None]:
     """Put the name of the data before errors in its rows and columns."""
     try:
         yield
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         raise ValueError(f"{data}: {_one_line(error)}") from error
 
 
-def _refuse_unwritable(path: Path) -> None:
-    """Raise now what writing to `path` would raise after the training."""
-    if path.is_dir():
+def _refuse_unwritable(path: Path, *inputs: str | Path) -> None:
+    """Raise now what writing to `path` would raise after the work, and where it would replace what is read."""
+    target = Path(os.path.realpath(path))
+    if target.is_dir():
         raise IsADirectoryError(21, "is a folder", str(path))
-    if not path.parent.is_dir():
+    if not target.parent.is_dir():
         raise FileNotFoundError(2, "its folder does not exist", str(path))
-    if not os.access(path.parent, os.W_OK):
+    if target.exists() and not target.is_file():
+        return  # a device or a pipe
+    if not os.access(target.parent, os.W_OK):
         raise PermissionError(13, "its folder is read-only", str(path))
+    for source in inputs:
+        if target.exists() and os.path.exists(source) and os.path.samefile(target, source):
+            raise FileExistsError(17, "is the input; write to another file", str(path))

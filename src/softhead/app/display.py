@@ -16,7 +16,7 @@ from rich.table import Table
 
 from softhead._files import atomic_output
 from softhead.app.datasets import Dataset
-from softhead.app.training import Scores, Trained
+from softhead.app.training import Record, Scores, Trained
 from softhead.estimator import SoftmaxClassifier
 from softhead.model_file import ModelFile
 
@@ -41,6 +41,8 @@ def training_summary(data: Dataset, trained: Trained, path: Path) -> Summary:
     }
     if trained.scores:
         summary |= _scores(trained.scores)
+    elif trained.record.test_size:
+        summary["rows_tested"] = 0  # too few rows of each class to hold any out
     return summary | {"model": str(path)}
 
 
@@ -52,17 +54,17 @@ def evaluation_summary(model: Path, data: str, scores: Scores, held_out: bool) -
 
 def model_summary(path: Path, stored: ModelFile) -> Summary:
     """Return what a model file holds."""
-    model, record = stored
+    model, record = stored.model, Record.read(stored.record)
     classifier: SoftmaxClassifier = model[-1] if hasattr(model, "steps") else model
     steps = [type(step).__name__ for _, step in model.steps] if hasattr(model, "steps") else [type(model).__name__]
     columns = getattr(model[0] if hasattr(model, "steps") else model, "feature_names_in_", None)
     summary: Summary = {"model": str(path), "steps": steps, "bytes": path.stat().st_size}
     if record:
         summary |= {
-            "trained on": record["data"],
-            "target": record["target"],
-            "rows": record["rows"],
-            "rows held out": int(np.unpackbits(record["held_out"], count=record["rows"]).sum()),
+            "trained on": record.data,
+            "target": record.target,
+            "rows": record.rows,
+            "rows held out": int(record.mask().sum()),
         }
     if columns is not None:
         summary["columns"] = [str(name) for name in columns]
@@ -157,6 +159,8 @@ def write_columns(columns: dict[str, np.ndarray], out: str) -> None:
 
     table = pa.table({name: pa.array(column) for name, column in columns.items()})
     if out == "-":
+        if sys.stdout is None:
+            raise OSError("standard output is closed")
         csv.write_csv(table, sys.stdout.buffer)
         sys.stdout.flush()
         return

@@ -25,11 +25,47 @@ class Scores(NamedTuple):
     calibration_error: float
 
 
+class Record(NamedTuple):
+    """What the command line notes about a training in the model's file."""
+
+    data: str
+    target: str
+    features: str | None  # the array, in npz files
+    test_size: float
+    seed: int
+    rows: int
+    held_out: np.ndarray  # mask of rows, packed
+    fingerprint: str
+
+    @classmethod
+    def read(cls, value: object) -> "Record | None":
+        """Return the record in a model file, None where there is none of ours: a program may have stored its own."""
+        kinds: dict[str, Any] = {
+            "features": (str, type(None)),
+            "test_size": float,
+            "seed": int,
+            "rows": int,
+            "held_out": np.ndarray,
+        }
+        if not isinstance(value, dict) or value.keys() != set(cls._fields):
+            return None
+        if not all(isinstance(value[name], kinds.get(name, str)) for name in cls._fields):
+            return None
+        record = cls(**value)
+        packed = record.held_out
+        fits = packed.dtype == np.uint8 and packed.ndim == 1 and 0 < record.rows <= 8 * len(packed) < record.rows + 8
+        return record if fits else None
+
+    def mask(self) -> np.ndarray:
+        """Return which rows were held out."""
+        return np.unpackbits(self.held_out, count=self.rows).astype(bool)
+
+
 class Trained(NamedTuple):
     """A fitted pipeline, the record for its file, its scores on the held-out rows and the seconds that it took."""
 
     model: Pipeline
-    record: dict[str, Any]
+    record: Record
     scores: Scores | None
     seconds: float
 
@@ -44,32 +80,36 @@ def train(
 ) -> Trained:
     """Fit encoder and classifier on all rows but the held-out ones, and score the model on these."""
     start = time.perf_counter()
-    target = data.target
-    if target is None:
+    target, target_name = data.target, data.target_name
+    if target is None or target_name is None:
         raise DataError("training needs a target")
     held_out = hold_out(target, test_size=test_size, seed=seed)
     kept = np.flatnonzero(~held_out)
-    matrix = encoder.fit(_rows(data.features, kept)).transform(data.features)
+    try:
+        encoder.fit(_rows(data.features, kept))
+    except ValueError:
+        encoder.fit(data.features)  # for a message that counts the rows of the whole table
+        raise
+    matrix = encoder.transform(data.features)
     classifier.fit(matrix[kept], target[kept])
     model = make_pipeline(encoder, classifier)
-    record = {
-        "data": data.name,
-        "target": data.target_name,
-        "features": data.features_name,
-        "test_size": test_size,
-        "seed": seed,
-        "rows": data.n_rows,
-        "held_out": np.packbits(held_out),
-        "fingerprint": fingerprint(matrix, target),
-    }
+    record = Record(
+        data.name,
+        target_name,
+        data.features_name,
+        test_size,
+        seed,
+        data.n_rows,
+        np.packbits(held_out),
+        fingerprint(matrix, target),
+    )
     scores = score(classifier, matrix[held_out], target[held_out]) if held_out.any() else None
     return Trained(model, record, scores, time.perf_counter() - start)
 
 
-def evaluate(model: Pipeline, record: dict[str, Any] | None, data: Dataset) -> tuple[Scores, bool]:
+def evaluate(model: Pipeline, record: Record | None, data: Dataset) -> tuple[Scores, bool]:
     """Return the scores of a model on data, and whether these are only the held-out rows of its own training table."""
-    encoder, classifier = model[:-1], model[-1]
-    target = data.target
+    classifier, target = model[-1], data.target
     if target is None:
         raise DataError("evaluation needs a target")
     unknown = ~np.isin(target, classifier.classes_)
@@ -79,11 +119,11 @@ def evaluate(model: Pipeline, record: dict[str, Any] | None, data: Dataset) -> t
             f"row {row + 1}, column {data.target_name!r}: the label {target[row]!r} is not among the "
             f"{len(classifier.classes_)} classes that the model knows"
         )
-    matrix = encoder.transform(data.features) if len(encoder) else data.features
-    same = record is not None and record["rows"] == data.n_rows and record["fingerprint"] == fingerprint(matrix, target)
-    if same and record is not None and record["held_out"].any():
-        held_out = np.unpackbits(record["held_out"], count=data.n_rows).astype(bool)
-        return score(classifier, matrix[held_out], target[held_out]), True
+    matrix = _encoded(model, data)
+    if record is not None and record.rows == data.n_rows and record.fingerprint == fingerprint(matrix, target):
+        held_out = record.mask()
+        if held_out.any():
+            return score(classifier, matrix[held_out], target[held_out]), True
     return score(classifier, matrix, target), False
 
 
@@ -105,8 +145,7 @@ def score(classifier: SoftmaxClassifier, matrix: Any, target: np.ndarray) -> Sco
 
 def predictions(model: Pipeline, data: Dataset, *, probabilities: bool) -> dict[str, np.ndarray]:
     """Return the columns of a prediction: label, its probability and, if asked for, the probability of every class."""
-    encoder, classifier = model[:-1], model[-1]
-    matrix = encoder.transform(data.features) if len(encoder) else data.features
+    classifier, matrix = model[-1], _encoded(model, data)
     labels = classifier.predict(matrix)
     top = np.empty(len(labels), classifier.coef_.dtype)
     every = np.empty((len(labels), len(classifier.classes_)), top.dtype) if probabilities else None
@@ -162,6 +201,30 @@ def fingerprint(matrix: Any, target: np.ndarray) -> str:
         "\0".join(labels).encode() if isinstance(labels, list) else np.ascontiguousarray(labels).view(np.uint8)
     )
     return digest.hexdigest()
+
+
+def _encoded(model: Pipeline, data: Dataset) -> Any:
+    """Return the rows as the classifier takes them; without an encoder, a table must hold its features as numbers."""
+    if len(model) > 1:
+        return model[:-1].transform(data.features)
+    if isinstance(data.features, np.ndarray):
+        return data.features.reshape(len(data.features), -1)
+    names = getattr(model[-1], "feature_names_in_", data.features.column_names)
+    absent = [name for name in names if name not in data.features.column_names]
+    if absent:
+        raise DataError(f"no column {absent[0]!r}, which the model was trained on")
+    table = data.features.select(list(names))
+    wrong = [field.name for field in table.schema if not _holds_numbers(field.type)]
+    if wrong:
+        raise DataError(f"column {wrong[0]!r} holds no numbers, and this model file has no encoder for others")
+    return table
+
+
+def _holds_numbers(kind: Any) -> bool:
+    """Return whether an Arrow type is one of numbers or bools."""
+    from pyarrow import types
+
+    return any(test(kind) for test in (types.is_integer, types.is_floating, types.is_boolean))
 
 
 def _rows(features: Any, index: np.ndarray) -> Any:
