@@ -17,6 +17,8 @@ PACKAGE = Path(softhead.__file__).parent
 LAYERS = [
     ("_version", "_files", "_state", "_values", "kernels"),
     ("_checks",),
+    ("generic",),
+    ("_dispatch",),
     ("functional",),
     ("derivatives", "losses", "sampling"),
     ("divergences", "fused", "likelihood"),

@@ -6,10 +6,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from softhead import _checks
+from softhead._dispatch import for_any_array
 from softhead.functional import Axis, as_rows, write_back
 from softhead.kernels import rows as kernels
 
 
+@for_any_array()
 def softmax_jacobian(p: ArrayLike, /, *, axis: int = -1, temperature: float = 1.0) -> np.ndarray:
     r"""Return the Jacobian matrices of softmax at its results.
 
@@ -63,6 +65,7 @@ def softmax_jacobian(p: ArrayLike, /, *, axis: int = -1, temperature: float = 1.
     return jacobians.reshape(*kept, *jacobians.shape[1:])
 
 
+@for_any_array()
 def softmax_vjp(p: ArrayLike, cotangent: ArrayLike, /, *, axis: Axis = -1, temperature: float = 1.0) -> np.ndarray:
     r"""Pull a cotangent back through softmax: its product with the Jacobian, never forming it.
 
@@ -109,6 +112,7 @@ def softmax_vjp(p: ArrayLike, cotangent: ArrayLike, /, *, axis: Axis = -1, tempe
     return _product(kernels.softmax_product, p, "cotangent", cotangent, axis, temperature)
 
 
+@for_any_array()
 def softmax_jvp(p: ArrayLike, tangent: ArrayLike, /, *, axis: Axis = -1, temperature: float = 1.0) -> np.ndarray:
     r"""Push a tangent forward through softmax: the Jacobian's product with it, never forming it.
 
@@ -150,6 +154,7 @@ def softmax_jvp(p: ArrayLike, tangent: ArrayLike, /, *, axis: Axis = -1, tempera
     return _product(kernels.softmax_product, p, "tangent", tangent, axis, temperature)
 
 
+@for_any_array()
 def log_softmax_vjp(p: ArrayLike, cotangent: ArrayLike, /, *, axis: Axis = -1, temperature: float = 1.0) -> np.ndarray:
     r"""Pull a cotangent back through log-softmax.
 

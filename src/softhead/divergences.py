@@ -4,12 +4,14 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from softhead import _checks
+from softhead._dispatch import for_any_array
 from softhead.functional import Axis, as_rows, reduced_shape
 from softhead.kernels import primitives
 from softhead.kernels import row_losses as kernels
 from softhead.losses import answer
 
 
+@for_any_array()
 def entropy(logits: ArrayLike, /, *, axis: Axis = -1) -> np.ndarray:
     r"""Return the entropy of the softmax of logits.
 
@@ -53,6 +55,7 @@ def entropy(logits: ArrayLike, /, *, axis: Axis = -1) -> np.ndarray:
     return primitives.rounded(result, array.dtype).reshape(reduced_shape(array.shape, axes))[()]
 
 
+@for_any_array()
 def kl_divergence(
     logits: ArrayLike,
     targets: ArrayLike,
@@ -120,6 +123,7 @@ def kl_divergence(
     return answer(losses, len(rows) if reduction == "mean" else 1.0, reduction, array, axis)
 
 
+@for_any_array()
 def distillation_loss(
     student_logits: ArrayLike,
     teacher_logits: ArrayLike,

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from softhead import _checks
+from softhead._dispatch import for_any_array
 from softhead.kernels import rows as kernels
 
 Axis = int | tuple[int, ...] | None
@@ -19,6 +20,7 @@ _NORMALIZERS = {
 }
 
 
+@for_any_array()
 def softmax(
     x: ArrayLike,
     /,
@@ -82,6 +84,7 @@ def softmax(
     return _map_rows(kernels.softmax, x, axis, temperature, where, out, outside=0.0)
 
 
+@for_any_array()
 def log_softmax(
     x: ArrayLike,
     /,
@@ -142,6 +145,7 @@ def log_softmax(
     return _map_rows(kernels.log_softmax, x, axis, temperature, where, out, outside=-np.inf)
 
 
+@for_any_array()
 def logsumexp(
     x: ArrayLike, /, *, axis: Axis = -1, keepdims: bool = False, where: ArrayLike | None = None
 ) -> np.ndarray:
@@ -197,6 +201,7 @@ def logsumexp(
     return result.reshape(reduced_shape(array.shape, axes, keepdims))[()]
 
 
+@for_any_array()
 def hardmax(x: ArrayLike, /, *, axis: Axis = -1) -> np.ndarray:
     r"""Map logits to 1 at the first maximum along the axis and 0 elsewhere.
 
@@ -235,6 +240,7 @@ def hardmax(x: ArrayLike, /, *, axis: Axis = -1) -> np.ndarray:
     return _map_plain(kernels.hardmax, x, axis)
 
 
+@for_any_array()
 def normalize(x: ArrayLike, /, *, norm: str, axis: Axis = -1) -> np.ndarray:
     r"""Scale vectors along the axis to a common size, without an exponential.
 

@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike
 
 from softhead import _checks
 from softhead._checks import LossOptions
+from softhead._dispatch import for_any_array
 from softhead.kernels import primitives
 from softhead.losses import (
     loss_denominator,
@@ -60,6 +61,7 @@ class _Linear(NamedTuple):
 
 
 @np.errstate(all="ignore")
+@for_any_array()
 def linear_cross_entropy(
     x: ArrayLike,
     linear_weight: ArrayLike,
@@ -133,6 +135,7 @@ def linear_cross_entropy(
 
 
 @np.errstate(all="ignore")
+@for_any_array(lambda answer: (answer[0], LinearGradients(*answer[1])))
 def linear_cross_entropy_value_and_grad(
     x: ArrayLike,
     linear_weight: ArrayLike,

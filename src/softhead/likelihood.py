@@ -4,11 +4,13 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from softhead import _checks
+from softhead._dispatch import for_any_array
 from softhead.kernels import primitives
 from softhead.kernels import row_losses as kernels
 from softhead.losses import answer, loss_denominator, loss_rows, reduce_losses
 
 
+@for_any_array()
 def nll_loss(
     log_probs: ArrayLike,
     targets: ArrayLike,
@@ -63,6 +65,7 @@ def nll_loss(
     return answer(losses, loss_denominator(rows.targets, rows.options), reduction, rows.array, rows.axis)
 
 
+@for_any_array()
 def binary_cross_entropy_with_logits(
     logits: ArrayLike,
     targets: ArrayLike,

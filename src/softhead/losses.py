@@ -7,6 +7,7 @@ from numpy.typing import ArrayLike
 
 from softhead import _checks
 from softhead._checks import LossOptions
+from softhead._dispatch import for_any_array
 from softhead.functional import as_rows, write_back
 from softhead.kernels import primitives
 from softhead.kernels import row_losses as kernels
@@ -22,6 +23,7 @@ class LossRows(NamedTuple):
     options: LossOptions
 
 
+@for_any_array()
 def cross_entropy(
     logits: ArrayLike,
     targets: ArrayLike,
@@ -110,6 +112,7 @@ def cross_entropy(
     return answer(losses, loss_denominator(rows.targets, rows.options), rows.options.reduction, rows.array, rows.axis)
 
 
+@for_any_array()
 def cross_entropy_value_and_grad(
     logits: ArrayLike,
     targets: ArrayLike,
@@ -172,6 +175,7 @@ def cross_entropy_value_and_grad(
     return answer(losses, denominator, rows.options.reduction, rows.array, rows.axis), gradient
 
 
+@for_any_array()
 def cross_entropy_hvp(
     logits: ArrayLike,
     targets: ArrayLike,

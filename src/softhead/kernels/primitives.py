@@ -48,8 +48,8 @@ def divide(hi: np.ndarray, lo: np.ndarray, divisor: float, scale: np.ndarray) ->
     quotient = hi / mantissa
     product, error = two_product(quotient, mantissa)
     remainder = (((hi - product) - error) + lo) / mantissa
-    quotient = np.ldexp(quotient, -exponent) / scale
-    remainder = np.ldexp(remainder, -exponent) / scale
+    power = 1 - exponent - np.frexp(scale)[1]  # in one step, for either factor alone may overflow
+    quotient, remainder = np.ldexp(quotient, power), np.ldexp(remainder, power)
     return quotient, np.where(np.isfinite(quotient + remainder), remainder, 0.0)
 
 
@@ -92,7 +92,7 @@ def exp(hi: np.ndarray, lo: np.ndarray, lift: int = 0) -> tuple[np.ndarray, np.n
 
 
 def log1p(hi: np.ndarray, lo: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return log(1 + hi + lo) as a pair, for hi >= 0: error below 2**-54 and below 3 units of its own rounding."""
+    """Return log(1 + hi + lo) as a pair, for 0 <= hi < 2**996: error below 2**-54 and 3 units of its own rounding."""
     value = np.log1p(hi)
     # One Newton step on exp: log(s) = v + log(s exp(-v)), and the last argument differs from 1 by rounding alone.
     s, s_lo = two_sum(np.ones_like(hi), hi)

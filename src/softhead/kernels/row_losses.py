@@ -267,7 +267,8 @@ def _mass(tile: Tile, targets: _Targets) -> tuple[np.ndarray, np.ndarray]:
 
 def _pull(tile: Tile, temperature: float, z_loss: float) -> np.ndarray:
     """Return 2 z_loss lse of every row: what the squared log-sum-exp adds to the mass."""
-    return 2.0 * z_loss * tile.log_sum_exp(temperature) if z_loss else np.zeros_like(tile.rest)
+    # A quarter of the log-sum-exp: itself it may be just beyond float64, where the gradient is not.
+    return 8.0 * z_loss * tile.log_sum_exp(temperature, 4.0) if z_loss else np.zeros_like(tile.rest)
 
 
 def _gradient(tile: Tile, targets: _Targets, temperature: float, z_loss: float, denominator: float) -> np.ndarray:
@@ -286,7 +287,7 @@ def _gradient(tile: Tile, targets: _Targets, temperature: float, z_loss: float, 
         return np.ldexp(term / mantissa / denominator, -exponent - tile.lift)
 
     p = tile.share(tile.e, tile.e_lo)
-    gradient = lowered((mass + pull) * p)
+    gradient = lowered(np.where(p == 0.0, 0.0, (mass + pull) * p))  # the log-sum-exp may be beyond float64
     if targets.spread is not None:
         gradient -= targets.spread / temperature / denominator
     gradient[targets.label, tile.rows] -= targets.own / temperature / denominator
@@ -294,7 +295,7 @@ def _gradient(tile: Tile, targets: _Targets, temperature: float, z_loss: float, 
     surplus = (mass - wanted_at_top + mass_lo) / temperature / denominator
     others = tile.share(tile.lifted_rest, tile.lifted_rest_lo)
     p_top = p[at_top]
-    at_one = surplus + lowered(pull * p_top - mass * others)
+    at_one = surplus + (pull * np.ldexp(p_top, -tile.lift) / temperature / denominator - lowered(mass * others))
     gradient[at_top] = np.where(p_top > 0.5 * 2.0**tile.lift, at_one, gradient[at_top])
     return gradient
 

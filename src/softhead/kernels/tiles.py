@@ -55,13 +55,13 @@ class Tile(NamedTuple):
         log_sum, log_sum_lo = self.log_sum()
         return (self.d - log_sum) + (self.d_lo - log_sum_lo)
 
-    def log_sum_exp(self, temperature: float) -> np.ndarray:
-        """Return log(sum of exp(x / temperature)), accurate also where maximum and logarithm cancel."""
-        nothing, one = np.zeros_like(self.maximum), np.ones_like(self.maximum)
-        maximum, maximum_lo = primitives.divide(self.maximum, nothing, temperature, one)
-        log_sum, log_sum_lo = self.log_sum()
+    def log_sum_exp(self, temperature: float, scale: float = 1.0) -> np.ndarray:
+        """Return log(sum of exp(x / temperature)) / scale, a power of 2; accurate where its parts cancel."""
+        nothing, scales = np.zeros_like(self.maximum), np.full_like(self.maximum, scale)
+        maximum, maximum_lo = primitives.divide(self.maximum, nothing, temperature, scales)
+        log_sum, log_sum_lo = (part / scale for part in self.log_sum())
         lse, error = primitives.two_sum(maximum, log_sum)
-        return lse + (error + (maximum_lo + log_sum_lo))
+        return np.where(np.isinf(lse), lse, lse + (error + (maximum_lo + log_sum_lo)))
 
     def share(self, part: np.ndarray, part_lo: np.ndarray) -> np.ndarray:
         """Return a part of the lifted sum of e, divided by the sum: lifted."""
