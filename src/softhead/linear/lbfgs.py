@@ -127,8 +127,9 @@ class _Run:
             decrease = -0.5 * float(np.vdot(direction, self.point.gradient))
             if decrease < 0.5 * goal:
                 goal, deadline = decrease, self.n_iter + _PATIENCE
-            # Without a penalty only a model predicts the distance; 100 times less than allowed is demanded of it.
-            if self.original.l2 == 0.0 and decrease <= 0.01 * allowed:
+            # Without a penalty only a model predicts the distance; 100 times less than allowed is demanded of it. (A
+            # metric above the Hessian predicts too little.)
+            if self.original.l2 == 0.0 and decrease <= 0.01 * allowed and not cautious:
                 if not self.narrow:
                     return "converged"
                 self.widen()
