@@ -1,12 +1,14 @@
 """Which rows the compiled loops take, and how they are handed over: contiguous, in chunks, on several threads."""
 
 from collections.abc import Callable
+from types import ModuleType
 
 import numpy as np
 
-from softhead.kernels import loops
-from softhead.kernels.threads import over_rows
+from softhead.kernels import loops, narrow
+from softhead.kernels.threads import SMALL, over_rows
 
+_FEW = 24  # classes, up to which rows are computed one a lane
 _FLOAT32, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 # Weights over the denominator: with these, an exponential times its factor leaves the normal numbers only at the end.
 _LEAST, _MOST = 2.0**-40, 2.0**40
@@ -36,24 +38,25 @@ def takes_loss(
 
 def softmax(x: np.ndarray, out: np.ndarray) -> None:
     """Write the softmax of every row of x."""
-    _map(loops.softmax, x, out)
+    _map(_loops(x).softmax, x, out)
 
 
 def log_softmax(x: np.ndarray, out: np.ndarray) -> None:
     """Write the logarithm of the softmax of every row of x."""
-    _map(loops.log_softmax, x, out)
+    _map(_loops(x).log_softmax, x, out)
 
 
 def logsumexp(x: np.ndarray, out: np.ndarray) -> None:
     """Write log(sum of exp) of every row of x into out, of shape (rows, 1)."""
-    _map(loops.logsumexp, x, out)
+    _map(_loops(x).logsumexp, x, out)
 
 
 def cross_entropy(logits: np.ndarray, labels: np.ndarray, weight: np.ndarray, losses: np.ndarray) -> None:
     """Write the loss of every row (float64) for integer labels; a negative label has loss zero."""
+    loop = _loops(logits).cross_entropy
 
     def run(rows: slice) -> None:
-        loops.cross_entropy(np.ascontiguousarray(logits[rows]), labels[rows], weight, losses[rows])
+        loop(np.ascontiguousarray(logits[rows]), labels[rows], weight, losses[rows])
 
     over_rows(run, logits)
 
@@ -67,18 +70,28 @@ def cross_entropy_gradient(
     out: np.ndarray,
 ) -> None:
     """Write as `cross_entropy` does, and the gradient of every row's loss / denominator into out."""
+    loop = _loops(logits).cross_entropy_gradient
 
     def run(rows: slice) -> None:
         target = _contiguous(out[rows])
         block = np.ascontiguousarray(logits[rows])
-        loops.cross_entropy_gradient(block, labels[rows], weight, denominator, losses[rows], target)
+        loop(block, labels[rows], weight, denominator, losses[rows], target)
         _put_back(target, out[rows])
 
     over_rows(run, logits)
 
 
+def _loops(x: np.ndarray) -> ModuleType:
+    """Return the module of the loops for rows of this length."""
+    return narrow if x.shape[1] <= _FEW else loops
+
+
 def _map(loop: Callable[[np.ndarray, np.ndarray], None], x: np.ndarray, out: np.ndarray) -> None:
     """Run a loop from rows to rows."""
+    if x.size <= SMALL and x.flags.c_contiguous and out.flags.c_contiguous:
+        if x.size:
+            loop(x, out)
+        return
 
     def run(rows: slice) -> None:
         target = _contiguous(out[rows])

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import types
+from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
@@ -36,6 +36,15 @@ _REACH_32, _REACH = _f32(120.0), 1000.0
 # The rounder less the power of two of the lift.
 _BASE_32, _BASE = _f32(1.5 * 2.0**23 - 60.0), 1.5 * 2.0**52 - 512.0
 _ONE_32 = _f32(1.0)
+
+# ln 2 with 20 zeros at its end, so that products with small integers are exact, and the rest.
+_LN2_SHORT, _LN2_REST = float.fromhex("0x1.62e42feep-1"), float.fromhex("0x1.a39ef35793c76p-33")
+
+# (log((1 + s) / (1 - s)) / s - 2) / s**2 = C0 + C1 s**2 + ...
+_C0, _C1 = float.fromhex("0x1.5555555555558p-1"), float.fromhex("0x1.9999999995273p-2")
+_C2, _C3 = float.fromhex("0x1.2492492dfd86cp-2"), float.fromhex("0x1.c71c62d5e53e0p-3")
+_C4, _C5 = float.fromhex("0x1.7462b91b8df65p-3"), float.fromhex("0x1.39fdcceb4bb45p-3")
+_C6 = float.fromhex("0x1.2b5f68a50d903p-3")
 
 # (exp(r) - 1 - r) / r**2 = A0 + A1 r + ...
 _A0, _A1, _A2 = _single("0x1.fffffcp-2"), _single("0x1.555492p-3"), _single("0x1.5558f2p-5")
@@ -109,6 +118,18 @@ def _scaled(context: Any, value: Any, rounded: Any, base: Any) -> Any:
     return value(value, value, value), generate
 
 
+@intrinsic
+def _exponent(context: Any, value: Any) -> Any:
+    """Return the integer k for which value / 2**k lies between the roots of 1/2 and 2, for positive float64."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        integer = ir.IntType(64)
+        bits = builder.sub(builder.bitcast(args[0], integer), ir.Constant(integer, 0x3FE6A09E667F3BCD))
+        return builder.sitofp(builder.ashr(bits, ir.Constant(integer, 52)), args[0].type)
+
+    return value(value), generate
+
+
 def exp(d: Any, d_low: Any) -> Any:
     """Return 2**lift exp(d + d_low), rounded, and what rounding took: together within 0.35 u of the value."""
     raise NotImplementedError
@@ -164,3 +185,47 @@ def _reach(m: Any) -> Any:
         return far
 
     return constant
+
+
+inlined = njit(error_model="numpy", forceinline=True)
+
+
+@inlined
+def exp_difference(x: Any, m: Any) -> Any:
+    """Return `exp` of x - m, at most 0, with the rounding error of the difference."""
+    d = x - m
+    minus_m = d - x
+    return exp(d, (x - (d - minus_m)) - (m + minus_m))
+
+
+@inlined
+def log1p(z: Any) -> Any:
+    """Return log(1 + z) for 0 <= z < 2**50 in float64, within 1.5 units in the last place; NaN stays NaN."""
+    s = 1.0 + z
+    s_low = z - (s - 1.0) if z < 1.0 else 1.0 - (s - z)
+    k = _exponent(s)
+    f = z if k == 0.0 else _scaled(s, _ROUNDER - k, _ROUNDER) - 1.0
+    correction = 0.0 if k == 0.0 else s_low / s
+    q = f / (2.0 + f)
+    w = q * q
+    tail = w * fma(fma(fma(fma(fma(fma(_C6, w, _C5), w, _C4), w, _C3), w, _C2), w, _C1), w, _C0)
+    half_square = 0.5 * f * f
+    small = q * (half_square + tail) + (k * _LN2_REST + correction)
+    return k * _LN2_SHORT - ((half_square - small) - f)
+
+
+@inlined
+def add_pair(hi: Any, lo: Any, more: Any, more_low: Any) -> Any:
+    """Return the sum of two pairs, of which the second may be the larger."""
+    total = hi + more
+    part = total - hi
+    return total, lo + (((hi - (total - part)) + (more - part)) + more_low)
+
+
+@inlined
+def divide(numerator: Any, hi: Any, lo: Any, kind: Any) -> Any:
+    """Return numerator / (hi + lo) as a pair of the given type."""
+    quotient = numerator / hi
+    remainder = (fma(-quotient, hi, numerator) - quotient * lo) / hi
+    high = kind(quotient)
+    return high, kind((quotient - high) + remainder)

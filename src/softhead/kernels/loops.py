@@ -16,7 +16,19 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from softhead.kernels.elementary import add, copy, exp, fma, larger, reach
+from softhead.kernels.elementary import (
+    add,
+    add_pair,
+    copy,
+    divide,
+    exp,
+    exp_difference,
+    fma,
+    inlined,
+    larger,
+    log1p,
+    reach,
+)
 
 _BLOCK = 1024  # what is exponentiated and summed at a time, in the first-level cache
 _LANES = 32
@@ -27,11 +39,10 @@ _CONFIDENT = 2.0**-20
 _SPLITTER = 1.5 * 2.0**525
 
 _compiled = njit(nogil=True, cache=True, error_model="numpy")
-_inlined = njit(error_model="numpy", forceinline=True)
 _at = np.uint64  # for indices that are sums: a signed one may be negative, and the check for it hinders vectorisation
 
 
-@_inlined
+@inlined
 def _buffers(n: Any, dtype: Any) -> Any:
     """Return buffers for a group of rows and for the low parts of a block, on cache lines of their own."""
     width = (n + _LANES - 1) // _LANES * _LANES
@@ -42,7 +53,7 @@ def _buffers(n: Any, dtype: Any) -> Any:
     return memory[first : first + group * width].reshape(group, width), memory[second : second + _BLOCK]
 
 
-@_inlined
+@inlined
 def _load(x: Any, start: Any, rows: Any) -> Any:
     """Copy a group of rows into the buffer."""
     n, width = x.shape[1], rows.shape[1]
@@ -53,7 +64,7 @@ def _load(x: Any, start: Any, rows: Any) -> Any:
         copy(rows, k * width, x, (start + k) * n, n)
 
 
-@_inlined
+@inlined
 def _maximum(rows: Any, k: Any) -> Any:
     """Return the maximum of a row, NaN if it holds one."""
     m = rows[k, 0]
@@ -62,7 +73,7 @@ def _maximum(rows: Any, k: Any) -> Any:
     return m
 
 
-@_inlined
+@inlined
 def _add_wide(rows: Any, k: Any, first: Any, low: Any, n: Any) -> Any:
     """Return the sum of float32 numbers and of their low parts."""
     hi, lo = 0.0, np.float32(0.0)
@@ -73,7 +84,7 @@ def _add_wide(rows: Any, k: Any, first: Any, low: Any, n: Any) -> Any:
     return hi, np.float64(lo)
 
 
-@_inlined
+@inlined
 def _add_exactly(rows: Any, k: Any, first: Any, low: Any, n: Any) -> Any:
     """Return the sum of float64 numbers but for their last bits, and the sum of those and of the low parts."""
     hi, lo = 0.0, 0.0
@@ -85,7 +96,7 @@ def _add_exactly(rows: Any, k: Any, first: Any, low: Any, n: Any) -> Any:
     return hi, lo
 
 
-@_inlined
+@inlined
 def _exponentiate(rows: Any, k: Any, m: Any, low: Any) -> Any:
     """Overwrite logits by e, and return their sum as a pair."""
     least, nothing = m - reach(m), m - m
@@ -96,21 +107,16 @@ def _exponentiate(rows: Any, k: Any, m: Any, low: Any) -> Any:
             x = rows[k, _at(first + j)]
             far = x < least  # negligible, and exactly zero: subnormal numbers would slow down what follows
             x = m if far else x
-            d = x - m
-            minus_m = d - x
-            e, e_low = exp(d, (x - (d - minus_m)) - (m + minus_m))
+            e, e_low = exp_difference(x, m)
             rows[k, _at(first + j)] = nothing if far else e
             low[j] = nothing if far else e_low
         more, more_lo = _add_wide(rows, k, first, low, n) if low.itemsize == 4 else _add_exactly(rows, k, first, low, n)
-        total = hi + more
-        part = total - hi
-        lo += ((hi - (total - part)) + (more - part)) + more_lo
-        hi = total
+        hi, lo = add_pair(hi, lo, more, more_lo)
     total = hi + lo
     return total, lo - (total - hi)
 
 
-@_inlined
+@inlined
 def _rest(rows: Any, k: Any, m: Any, hi: Any, lo: Any) -> Any:
     """Return the sum of all e but the largest, divided by the largest."""
     top, _ = exp(m - m, m - m)
@@ -120,7 +126,7 @@ def _rest(rows: Any, k: Any, m: Any, hi: Any, lo: Any) -> Any:
     return rest / top
 
 
-@_inlined
+@inlined
 def _sum_without(rows: Any, k: Any, top: Any) -> Any:
     """Return the sum of what does not equal the largest."""
     rest = 0.0
@@ -138,16 +144,7 @@ def _sum_without(rows: Any, k: Any, top: Any) -> Any:
     return hi + lo
 
 
-@_inlined
-def _divide(factor: Any, hi: Any, lo: Any, kind: Any) -> Any:
-    """Return factor / (hi + lo) as a pair of the given type."""
-    high = factor / hi
-    low = (fma(-high, hi, factor) - high * lo) / hi
-    leading = kind(high)
-    return leading, kind((high - leading) + low)
-
-
-@_inlined
+@inlined
 def _store_scaled(rows: Any, k: Any, factor: Any, factor_low: Any, i: Any, out: Any) -> Any:
     """Write e times a factor: only the last operation rounds."""
     for j in range(rows.shape[1]):
@@ -156,7 +153,7 @@ def _store_scaled(rows: Any, k: Any, factor: Any, factor_low: Any, i: Any, out: 
     copy(out, i * n, rows, k * rows.shape[1], n)
 
 
-@_inlined
+@inlined
 def _fill(out: Any, i: Any, value: Any) -> Any:
     """Write one value into a row."""
     for j in range(out.shape[1]):
@@ -174,7 +171,7 @@ def softmax(x: Any, out: Any) -> Any:
         m = _maximum(rows, k)
         if math.isfinite(m):
             hi, lo = _exponentiate(rows, k, m, low)
-            factor, factor_low = _divide(1.0, hi, lo, out.dtype.type)
+            factor, factor_low = divide(1.0, hi, lo, out.dtype.type)
             _store_scaled(rows, k, factor, factor_low, i, out)
         else:
             _fill(out, i, np.nan)
@@ -192,7 +189,7 @@ def log_softmax(x: Any, out: Any) -> Any:
         if math.isfinite(m):
             hi, lo = _exponentiate(rows, k, m, low)
             rest = _rest(rows, k, m, hi, lo)
-            log_sum = out.dtype.type(math.log1p(rest))
+            log_sum = out.dtype.type(log1p(rest))
             for j in range(x.shape[1]):
                 out[i, j] = (x[i, j] - m) - log_sum
         else:
@@ -211,15 +208,15 @@ def logsumexp(x: Any, out: Any) -> Any:
         if math.isfinite(m):
             hi, lo = _exponentiate(rows, k, m, low)
             rest = _rest(rows, k, m, hi, lo)
-            out[i, 0] = m + math.log1p(rest)
+            out[i, 0] = m + log1p(rest)
         else:
             out[i, 0] = m
 
 
-@_inlined
+@inlined
 def _loss(weight: Any, m: Any, logit: Any, rest: Any) -> Any:
     """Return weight * -log p of a class, and nothing where an infinite loss has no weight."""
-    loss = math.log1p(rest) + (np.float64(m) - np.float64(logit))
+    loss = log1p(rest) + (np.float64(m) - np.float64(logit))
     return 0.0 if weight == 0.0 and loss == np.inf else weight * loss
 
 
@@ -265,7 +262,7 @@ def cross_entropy_gradient(x: Any, labels: Any, weight: Any, denominator: Any, l
         rest = _rest(rows, k, m, hi, lo)
         losses[i] = _loss(weight[label], m, logit, rest)
         scale = weight[label] / denominator
-        factor, factor_low = _divide(scale, hi, lo, out.dtype.type)
+        factor, factor_low = divide(scale, hi, lo, out.dtype.type)
         share = rest / (1.0 + rest) if logit == m else ((hi - np.float64(rows[k, label])) + lo) / hi
         _store_scaled(rows, k, factor, factor_low, i, out)
         out[i, label] = -scale * share

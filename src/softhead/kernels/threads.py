@@ -15,7 +15,7 @@ from threading import Lock
 import numpy as np
 
 _CHUNK = 2**18  # elements: about 0.1 ms of work, which hides what a chunk costs
-_SMALL = 2**16  # elements: below it, starting a thread takes longer than the work
+SMALL = 2**16  # elements: below it, starting a thread takes longer than the work
 
 _requested: ContextVar[int | None] = ContextVar("num_threads", default=None)
 _pool: ThreadPoolExecutor | None = None
@@ -66,7 +66,7 @@ def num_threads(n: int, /) -> Iterator[None]:
 def over_rows(run: Callable[[slice], None], x: np.ndarray) -> None:
     """Call a function with slices that cover the rows of x, on several threads if there is much to do."""
     n_rows = len(x)
-    if x.size <= _SMALL:
+    if x.size <= SMALL:
         if x.size:
             run(slice(0, n_rows))
         return
