@@ -131,13 +131,15 @@ def _sum_without(rows: Any, k: Any, top: Any) -> Any:
     """Return the sum of what does not equal the largest."""
     rest = 0.0
     for j in range(rows.shape[1]):
-        rest = add(rest, np.float64(0.0 if rows[k, j] == top else rows[k, j]))
+        value = rows[k, j]
+        rest = add(rest, np.float64(0.0 if value == top else value))
     if rows.itemsize == 4 or rest == 0.0:
         return rest
     splitter = math.ldexp(1.5, math.frexp(rest)[1] + 2)
     hi = lo = 0.0
     for j in range(rows.shape[1]):
-        value = 0.0 if rows[k, j] == top else rows[k, j]
+        value = rows[k, j]
+        value = 0.0 if value == top else value
         leading = (splitter + value) - splitter
         hi = add(hi, leading)
         lo = add(lo, value - leading)

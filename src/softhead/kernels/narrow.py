@@ -42,21 +42,25 @@ def _exponentiate(x: Any, start: Any, buffers: Any) -> Any:
     for i in range(_ROWS):
         maximum[i], top[i] = values[0, i], zero
         hi[i] = lo[i] = 0.0
+    # Loads stand before conditions, not within: only what needs no branch is vectorised.
     for c in range(1, n):
         at = x.dtype.type(c)
         for i in range(_ROWS):
-            top[i] = at if values[c, i] > maximum[i] else top[i]
-            maximum[i] = larger(maximum[i], values[c, i])
+            value, m, before = values[c, i], maximum[i], top[i]
+            top[i] = at if value > m else before
+            maximum[i] = larger(m, value)
     for c in range(n):
         at = x.dtype.type(c)
         for i in range(_ROWS):
-            m = maximum[i] if maximum[i] - maximum[i] == zero else zero
-            far = values[c, i] < m - reach(m)
-            value, value_low = exp_difference(m if far else values[c, i], m)
+            value, m, largest = values[c, i], maximum[i], top[i]
+            m = m if m - m == zero else zero
+            far = value < m - reach(m)
+            value, value_low = exp_difference(m if far else value, m)
             e[c, i] = zero if far else value
-            low[i] = zero if far or top[i] == at else value_low
+            low[i] = zero if far | (largest == at) else value_low
         for i in range(_ROWS):
-            more, more_low = np.float64(zero if top[i] == at else e[c, i]), np.float64(low[i])
+            value, largest = e[c, i], top[i]
+            more, more_low = np.float64(zero if largest == at else value), np.float64(low[i])
             if x.itemsize == 4:
                 hi[i] += more
                 lo[i] += more_low
