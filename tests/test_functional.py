@@ -85,7 +85,11 @@ def test_dtypes_are_kept(x, dtype):
     for function in (softhead.softmax, softhead.log_softmax, softhead.logsumexp):
         result = function(x)
         assert result.dtype == dtype
-        np.testing.assert_array_equal(result, function(wide).astype(dtype))
+        expected = function(wide).astype(dtype)
+        if dtype == np.float32:  # computed as such, not rounded from a wider result
+            np.testing.assert_array_max_ulp(result, expected, 2)
+        else:
+            np.testing.assert_array_equal(result, expected)
         if dtype != BFLOAT16:
             swapped = function(x.astype(dtype.newbyteorder()))
             assert swapped.dtype == dtype

@@ -27,6 +27,7 @@ if TYPE_CHECKING:  # what type checkers and editors read; tests hold it equal to
     from softhead.fused import linear_cross_entropy as linear_cross_entropy
     from softhead.fused import linear_cross_entropy_hvp as linear_cross_entropy_hvp
     from softhead.fused import linear_cross_entropy_value_and_grad as linear_cross_entropy_value_and_grad
+    from softhead.kernels.threads import num_threads as num_threads
     from softhead.likelihood import binary_cross_entropy_with_logits as binary_cross_entropy_with_logits
     from softhead.likelihood import nll_loss as nll_loss
     from softhead.losses import cross_entropy as cross_entropy
@@ -61,6 +62,7 @@ _HOME = {
     "logsumexp": "functional",
     "nll_loss": "likelihood",
     "normalize": "functional",
+    "num_threads": "kernels.threads",
     "save": "model_file",
     "softmax": "functional",
     "softmax_jacobian": "derivatives",

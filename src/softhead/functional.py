@@ -2,13 +2,17 @@
 
 import math
 from collections.abc import Callable
+from typing import TypeGuard
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from softhead import _checks
 from softhead._dispatch import for_any_array
+from softhead.kernels import compiled
 from softhead.kernels import rows as kernels
+
+_FLOAT32, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)  # of arrays in native byte order there is one each
 
 Axis = int | tuple[int, ...] | None
 
@@ -81,6 +85,8 @@ def softmax(
     >>> softhead.softmax([1, 2, 8], temperature=100.0).round(2)
     array([0.32, 0.33, 0.35])
     """
+    if _is_plain(x, axis) and where is None and out is None and type(temperature) is float and temperature == 1.0:
+        return _map_plainly(compiled.softmax, x)
     return _map_rows(kernels.softmax, x, axis, temperature, where, out, outside=0.0)
 
 
@@ -142,6 +148,8 @@ def log_softmax(
     >>> softhead.log_softmax([0.0, 40.0])
     array([-4.00000000e+01, -4.24835426e-18])
     """
+    if _is_plain(x, axis) and where is None and out is None and type(temperature) is float and temperature == 1.0:
+        return _map_plainly(compiled.log_softmax, x)
     return _map_rows(kernels.log_softmax, x, axis, temperature, where, out, outside=-np.inf)
 
 
@@ -190,6 +198,10 @@ def logsumexp(
     >>> softhead.logsumexp([1000.0, 1000.0]).round(4)
     np.float64(1000.6931)
     """
+    if _is_plain(x, axis) and where is None and not keepdims:
+        lse = np.empty((*x.shape[:-1], 1), x.dtype)
+        compiled.logsumexp(x.reshape(-1, x.shape[-1]), lse.reshape(-1, 1))
+        return lse[..., 0][()]
     array = _checks.real_array("x", x)
     axes = _checks.reduced_axes(axis, array.ndim)
     mask = _checks.mask(where, array.shape)
@@ -344,6 +356,30 @@ def _map_rows(
     if mask is not None:
         result[~mask] = outside
     return result[()] if out is None else result
+
+
+def _is_plain(x: object, axis: object) -> TypeGuard[np.ndarray]:
+    """Return whether nothing needs to be checked or converted: the common case, for which that would take longest."""
+    return (
+        type(x) is np.ndarray
+        and type(axis) is int
+        and axis == -1
+        and (x.dtype is _FLOAT64 or x.dtype is _FLOAT32)
+        and x.size > 0
+        and x.ndim > 0
+        and x.flags.c_contiguous
+    )
+
+
+def _map_plainly(kernel: Callable[[np.ndarray, np.ndarray], None], x: np.ndarray) -> np.ndarray:
+    """Apply a kernel that maps every row to a row."""
+    result = np.empty(x.shape, x.dtype)
+    if x.ndim == 2:
+        kernel(x, result)
+    else:
+        n_classes = x.shape[-1]
+        kernel(x.reshape(-1, n_classes), result.reshape(-1, n_classes))
+    return result
 
 
 def _map_plain(kernel: Callable[[np.ndarray, np.ndarray], None], x: ArrayLike, axis: Axis) -> np.ndarray:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from softhead.kernels import primitives
+from softhead.kernels import compiled, primitives
 from softhead.kernels.tiles import Tile, exponentiate, row_blocks, store
 
 
@@ -32,6 +32,9 @@ def cross_entropy(
     losses: np.ndarray,
 ) -> None:
     """Write the loss of every row (float64) for integer labels; a negative label has loss zero."""
+    if compiled.takes_loss(logits, logits, weight, label_smoothing, temperature, z_loss, 1.0):
+        compiled.cross_entropy(logits, labels, weight, losses)
+        return
     for block in row_blocks(*logits.shape):
         tile = exponentiate(logits[block], temperature)
         targets = _from_labels(labels[block], weight, label_smoothing)
@@ -51,6 +54,9 @@ def cross_entropy_gradient(
     out: np.ndarray,
 ) -> None:
     """Write as `cross_entropy` does, and the gradient of every row's loss / denominator into out."""
+    if compiled.takes_loss(logits, out, weight, label_smoothing, temperature, z_loss, denominator):
+        compiled.cross_entropy_gradient(logits, labels, weight, denominator, losses, out)
+        return
     for block in row_blocks(*logits.shape):
         tile = exponentiate(logits[block], temperature)
         targets = _from_labels(labels[block], weight, label_smoothing)

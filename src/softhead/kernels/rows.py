@@ -1,14 +1,21 @@
-"""The kernels of the maps: rows of a 2-D array (rows x classes), already checked, into `out`; see `tiles`."""
+"""The kernels of the maps: rows of a 2-D array (rows x classes), already checked, into `out`.
+
+softmax, its logarithm and its normaliser have a compiled form (see `loops`), everything else works on tiles (see
+`tiles`).
+"""
 
 import numpy as np
 
-from softhead.kernels import primitives
+from softhead.kernels import compiled, primitives
 from softhead.kernels.tiles import exponentiate, row_blocks, store, total
 
 
 @np.errstate(all="ignore")
 def softmax(x: np.ndarray, temperature: float, out: np.ndarray) -> None:
     """Write the softmax of every row of x / temperature."""
+    if compiled.takes(x, out, temperature):
+        compiled.softmax(x, out)
+        return
     for block in row_blocks(*x.shape):
         store(exponentiate(x[block], temperature).probabilities(), out[block])
 
@@ -16,6 +23,9 @@ def softmax(x: np.ndarray, temperature: float, out: np.ndarray) -> None:
 @np.errstate(all="ignore")
 def log_softmax(x: np.ndarray, temperature: float, out: np.ndarray) -> None:
     """Write the logarithm of the softmax of every row of x / temperature."""
+    if compiled.takes(x, out, temperature):
+        compiled.log_softmax(x, out)
+        return
     for block in row_blocks(*x.shape):
         store(exponentiate(x[block], temperature).log_probabilities(), out[block])
 
@@ -23,6 +33,9 @@ def log_softmax(x: np.ndarray, temperature: float, out: np.ndarray) -> None:
 @np.errstate(all="ignore")
 def logsumexp(x: np.ndarray, out: np.ndarray) -> None:
     """Write log(sum of exp) of every row of x into out, of shape (rows, 1)."""
+    if compiled.takes(x, out):
+        compiled.logsumexp(x, out)
+        return
     for block in row_blocks(*x.shape):
         tile = exponentiate(x[block], 1.0)
         largest = x[block][tile.rows, tile.top].astype(np.float64)

@@ -1,0 +1,231 @@
+"""The exponential of the compiled row loops: the same few operations for float32 and float64, made to be vectorised.
+
+A loop exponentiates differences d + d_low that are never positive, where d_low is the rounding error of d, and works
+with 2**lift times the result: the lift keeps all that matters among the normal numbers. With d = k ln 2 + r,
+
+    exp(d + d_low) = 2**k exp(r + d_low).
+
+The reduction is Cody and Waite's ("Software manual for the elementary functions", 1980, chapter 6) with fused
+multiply-adds: d - k * LN2_HIGH is exact, so that little more than the last sum rounds. The polynomials are minimax on
+abs(r) <= ln(2) / 2 for the relative error of exp: 2**-28 in float32 and 2**-56 in float64.
+"""
+
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic, overload
+
+_f32 = np.float32
+
+
+def _single(digits: str) -> np.float32:
+    """Return a float32 from its hexadecimal digits: a constant of another type would widen the arithmetic."""
+    return _f32(float.fromhex(digits))
+
+
+# Adding it rounds to an integer, which is then found in the last bits.
+_ROUNDER_32, _ROUNDER = _f32(1.5 * 2.0**23), 1.5 * 2.0**52
+_LOG2E_32, _LOG2E = _single("0x1.715476p+0"), float.fromhex("0x1.71547652b82fep+0")
+_LN2_HIGH_32, _LN2_HIGH = _single("0x1.62e43p-1"), float.fromhex("0x1.62e42fefa39efp-1")
+_LN2_LOW_32, _LN2_LOW = _single("-0x1.05c61p-29"), float.fromhex("0x1.abc9e3b39803fp-56")
+# A logit that lies further below the maximum counts as zero: its exponential is below 2**-172 and 2**-1442.
+_REACH_32, _REACH = _f32(120.0), 1000.0
+# The rounder less the power of two of the lift.
+_BASE_32, _BASE = _f32(1.5 * 2.0**23 - 60.0), 1.5 * 2.0**52 - 512.0
+_ONE_32 = _f32(1.0)
+
+# ln 2 with 20 zeros at its end, so that products with small integers are exact, and the rest.
+_LN2_SHORT, _LN2_REST = float.fromhex("0x1.62e42feep-1"), float.fromhex("0x1.a39ef35793c76p-33")
+
+# (log((1 + s) / (1 - s)) / s - 2) / s**2 = C0 + C1 s**2 + ...
+_C0, _C1 = float.fromhex("0x1.5555555555558p-1"), float.fromhex("0x1.9999999995273p-2")
+_C2, _C3 = float.fromhex("0x1.2492492dfd86cp-2"), float.fromhex("0x1.c71c62d5e53e0p-3")
+_C4, _C5 = float.fromhex("0x1.7462b91b8df65p-3"), float.fromhex("0x1.39fdcceb4bb45p-3")
+_C6 = float.fromhex("0x1.2b5f68a50d903p-3")
+
+# (exp(r) - 1 - r) / r**2 = A0 + A1 r + ...
+_A0, _A1, _A2 = _single("0x1.fffffcp-2"), _single("0x1.555492p-3"), _single("0x1.5558f2p-5")
+_A3, _A4 = _single("0x1.123a2p-7"), _single("0x1.6a23dp-10")
+_B0, _B1 = float.fromhex("0x1.000000000000ap-1"), float.fromhex("0x1.55555555554f9p-3")
+_B2, _B3 = float.fromhex("0x1.555555555083ep-5"), float.fromhex("0x1.1111111127d10p-7")
+_B4, _B5 = float.fromhex("0x1.6c16c18438b2ap-10"), float.fromhex("0x1.a01a012a0e882p-13")
+_B6, _B7 = float.fromhex("0x1.a01999e25ce43p-16"), float.fromhex("0x1.71df25b4a6a5cp-19")
+_B8, _B9 = float.fromhex("0x1.28ad9b8b7c16bp-22"), float.fromhex("0x1.ad7f3c411bf5bp-26")
+
+
+@intrinsic
+def fma(context: Any, a: Any, b: Any, c: Any) -> Any:
+    """Return a * b + c, rounded once."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.fma(*args)
+
+    return a(a, a, a), generate
+
+
+@intrinsic
+def larger(context: Any, a: Any, b: Any) -> Any:
+    """Return the larger number, NaN if either is: unlike a comparison it reduces a loop lane by lane."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind = args[0].type
+        function = builder.module.declare_intrinsic("llvm.maximum", [kind], ir.FunctionType(kind, [kind, kind]))
+        return builder.call(function, args, fastmath=("nsz",))
+
+    return a(a, a), generate
+
+
+@intrinsic
+def add(context: Any, a: Any, b: Any) -> Any:
+    """Return a + b, where a loop may add in lanes. This one addition alone: others must round where they stand."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.fadd(*args, flags=("reassoc",))
+
+    return a(a, a), generate
+
+
+@intrinsic
+def copy(context: Any, to: Any, to_start: Any, source: Any, start: Any, n: Any) -> Any:
+    """Copy n elements between C-contiguous arrays of one dtype that do not overlap, from flat positions on."""
+    size = to.dtype.bitwidth // 8
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        def pointer(k: int) -> Any:
+            data = context.make_array(signature.args[k])(context, builder, args[k]).data
+            return builder.gep(data, [args[k + 1]])
+
+        cgutils.raw_memcpy(builder, pointer(0), pointer(2), args[4], size)
+        return context.get_dummy_value()
+
+    return types.void(to, types.intp, source, types.intp, types.intp), generate
+
+
+@intrinsic
+def _scaled(context: Any, value: Any, rounded: Any, base: Any) -> Any:
+    """Return value * 2**(rounded - base), for sums with the rounder and a normal result: on the bits."""
+    width, digits = (32, 23) if value == types.float32 else (64, 52)
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        integer = ir.IntType(width)
+        bits, power, origin = (builder.bitcast(arg, integer) for arg in args)
+        power = builder.shl(builder.sub(power, origin), ir.Constant(integer, digits))
+        return builder.bitcast(builder.add(bits, power), args[0].type)
+
+    return value(value, value, value), generate
+
+
+@intrinsic
+def _exponent(context: Any, value: Any) -> Any:
+    """Return the integer k for which value / 2**k lies between the roots of 1/2 and 2, for positive float64."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        integer = ir.IntType(64)
+        bits = builder.sub(builder.bitcast(args[0], integer), ir.Constant(integer, 0x3FE6A09E667F3BCD))
+        return builder.sitofp(builder.ashr(bits, ir.Constant(integer, 52)), args[0].type)
+
+    return value(value), generate
+
+
+def exp(d: Any, d_low: Any) -> Any:
+    """Return 2**lift exp(d + d_low), rounded, and what rounding took: together within 0.35 u of the value."""
+    raise NotImplementedError
+
+
+@overload(exp)
+def _exp(d: Any, d_low: Any) -> Any:
+    if d == types.float32:
+
+        def single(d: Any, d_low: Any) -> Any:
+            rounded = fma(d, _LOG2E_32, _ROUNDER_32)
+            k = rounded - _ROUNDER_32
+            r = fma(-k, _LN2_HIGH_32, d)
+            r_low = fma(-k, _LN2_LOW_32, d_low)
+            near = r + r_low
+            square = near * near
+            q = fma(fma(_A4, square, fma(_A3, near, _A2)), square, fma(_A1, near, _A0))
+            s = r + fma(square, q, r_low)
+            value = _ONE_32 + s
+            low = s - (value - _ONE_32)
+            return _scaled(value, rounded, _BASE_32), _scaled(_ONE_32, rounded, _BASE_32) * low
+
+        return single
+
+    def double(d: Any, d_low: Any) -> Any:
+        rounded = fma(d, _LOG2E, _ROUNDER)
+        k = rounded - _ROUNDER
+        r = fma(-k, _LN2_HIGH, d)
+        r_low = fma(-k, _LN2_LOW, d_low)
+        near = r + r_low
+        square = near * near
+        fourth = square * square
+        q = fma(fma(_B9, near, _B8), fourth, fma(fma(_B7, near, _B6), square, fma(_B5, near, _B4)))
+        q = fma(q, fourth, fma(fma(_B3, near, _B2), square, fma(_B1, near, _B0)))
+        s = r + fma(square, q, r_low)
+        value = 1.0 + s
+        low = s - (value - 1.0)
+        return _scaled(value, rounded, _BASE), _scaled(1.0, rounded, _BASE) * low
+
+    return double
+
+
+def reach(m: Any) -> Any:
+    """Return how far below the row maximum m a logit has an exponential that counts."""
+    raise NotImplementedError
+
+
+@overload(reach)
+def _reach(m: Any) -> Any:
+    far = _REACH_32 if m == types.float32 else _REACH
+
+    def constant(m: Any) -> Any:
+        return far
+
+    return constant
+
+
+inlined = njit(error_model="numpy", forceinline=True)
+
+
+@inlined
+def exp_difference(x: Any, m: Any) -> Any:
+    """Return `exp` of x - m, at most 0, with the rounding error of the difference."""
+    d = x - m
+    minus_m = d - x
+    return exp(d, (x - (d - minus_m)) - (m + minus_m))
+
+
+@inlined
+def log1p(z: Any) -> Any:
+    """Return log(1 + z) for 0 <= z < 2**50 in float64, within 1.5 units in the last place; NaN stays NaN."""
+    s = 1.0 + z
+    s_low = z - (s - 1.0) if z < 1.0 else 1.0 - (s - z)
+    k = _exponent(s)
+    f = z if k == 0.0 else _scaled(s, _ROUNDER - k, _ROUNDER) - 1.0
+    correction = 0.0 if k == 0.0 else s_low / s
+    q = f / (2.0 + f)
+    w = q * q
+    tail = w * fma(fma(fma(fma(fma(fma(_C6, w, _C5), w, _C4), w, _C3), w, _C2), w, _C1), w, _C0)
+    half_square = 0.5 * f * f
+    small = q * (half_square + tail) + (k * _LN2_REST + correction)
+    return k * _LN2_SHORT - ((half_square - small) - f)
+
+
+@inlined
+def add_pair(hi: Any, lo: Any, more: Any, more_low: Any) -> Any:
+    """Return the sum of two pairs, of which the second may be the larger."""
+    total = hi + more
+    part = total - hi
+    return total, lo + (((hi - (total - part)) + (more - part)) + more_low)
+
+
+@inlined
+def divide(numerator: Any, hi: Any, lo: Any, kind: Any) -> Any:
+    """Return numerator / (hi + lo) as a pair of the given type."""
+    quotient = numerator / hi
+    remainder = (fma(-quotient, hi, numerator) - quotient * lo) / hi
+    high = kind(quotient)
+    return high, kind((quotient - high) + remainder)
