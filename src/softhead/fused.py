@@ -211,7 +211,8 @@ def linear_cross_entropy_value_and_grad(
         residuals = logits  # the kernel has turned the one into the other
         x_gradient[block] = residuals @ problem.weight
         weight_gradient += residuals.T @ x_block
-        bias_gradient += residuals.sum(axis=0, dtype=np.float64)
+        if problem.bias is not None:
+            bias_gradient += residuals.sum(axis=0, dtype=np.float64)
     if problem.l2:
         weight_gradient += problem.weight.dtype.type(problem.l2) * problem.weight
     gradients = LinearGradients(

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import softhead
-from softhead.kernels import compiled, loops, narrow, reference, threads
+from softhead.kernels import compiled, elementary, loops, narrow, reference, threads
 
 
 def everything(x, labels):
@@ -201,6 +201,21 @@ def test_ctrl_c_is_answered_soon_and_leaves_no_thread_at_work():
     count = len(done)
     time.sleep(0.02)
     assert len(done) == count
+
+
+def test_without_a_writable_place_loops_are_compiled_without_a_cache(monkeypatch):
+    def njit(*, cache=False, **options):
+        if cache:
+            raise RuntimeError("cannot cache function: no locator available")
+        return original(**options)
+
+    original = elementary.njit
+    monkeypatch.setattr(elementary, "njit", njit)
+
+    def twice(x):
+        return 2 * x
+
+    assert elementary.row_loop(twice)(21) == 42
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")

@@ -32,8 +32,10 @@ def takes_loss(
     """Return whether they cover this loss: no option but weights of ordinary size."""
     if not takes(logits, out, temperature) or label_smoothing != 0.0 or z_loss != 0.0 or not 0.0 < denominator < np.inf:
         return False
-    scale = weight / denominator
-    return bool(((scale == 0.0) | ((scale >= _LEAST) & (scale <= _MOST))).all())
+    least, most = weight.min(initial=1.0), weight.max(initial=1.0)
+    if least == 0.0:
+        least = weight[weight > 0.0].min(initial=1.0)
+    return bool(least / denominator >= _LEAST and most / denominator <= _MOST)
 
 
 def softmax(x: np.ndarray, out: np.ndarray) -> None:

@@ -10,6 +10,7 @@ multiply-adds: d - k * LN2_HIGH is exact, so that little more than the last sum 
 abs(r) <= ln(2) / 2 for the relative error of exp: 2**-28 in float32 and 2**-56 in float64.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -188,6 +189,14 @@ def _reach(m: Any) -> Any:
 
 
 inlined = njit(error_model="numpy", forceinline=True)
+
+
+def row_loop(function: Callable[..., None]) -> Callable[..., None]:
+    """Compile a loop that releases the GIL on its first call, and keep the result on disk where a place is writable."""
+    try:
+        return njit(nogil=True, cache=True, error_model="numpy")(function)
+    except RuntimeError:  # there is none
+        return njit(nogil=True, error_model="numpy")(function)
 
 
 @inlined

@@ -14,7 +14,6 @@ import math
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from softhead.kernels.elementary import (
     add,
@@ -28,6 +27,7 @@ from softhead.kernels.elementary import (
     larger,
     log1p,
     reach,
+    row_loop,
 )
 
 _BLOCK = 1024  # what is exponentiated and summed at a time, in the first-level cache
@@ -38,7 +38,6 @@ _CONFIDENT = 2.0**-20
 # T. Ogita and S. Oishi, "Accurate floating-point summation part I", SIAM Journal on Scientific Computing 31, 2008).
 _SPLITTER = 1.5 * 2.0**525
 
-_compiled = njit(nogil=True, cache=True, error_model="numpy")
 _at = np.uint64  # for indices that are sums: a signed one may be negative, and the check for it hinders vectorisation
 
 
@@ -162,7 +161,7 @@ def _fill(out: Any, i: Any, value: Any) -> Any:
         out[i, j] = value
 
 
-@_compiled
+@row_loop
 def softmax(x: Any, out: Any) -> Any:
     """Write the softmax of every row."""
     rows, low = _buffers(x.shape[1], x.dtype)
@@ -179,7 +178,7 @@ def softmax(x: Any, out: Any) -> Any:
             _fill(out, i, np.nan)
 
 
-@_compiled
+@row_loop
 def log_softmax(x: Any, out: Any) -> Any:
     """Write the logarithm of the softmax of every row."""
     rows, low = _buffers(x.shape[1], x.dtype)
@@ -198,7 +197,7 @@ def log_softmax(x: Any, out: Any) -> Any:
             _fill(out, i, np.nan)
 
 
-@_compiled
+@row_loop
 def logsumexp(x: Any, out: Any) -> Any:
     """Write log(sum of exp) of every row into out, of shape (rows, 1)."""
     rows, low = _buffers(x.shape[1], x.dtype)
@@ -216,16 +215,20 @@ def logsumexp(x: Any, out: Any) -> Any:
 
 
 @inlined
-def _loss(weight: Any, m: Any, logit: Any, rest: Any) -> Any:
-    """Return weight * -log p of a class, and nothing where an infinite loss has no weight."""
-    loss = log1p(rest) + (np.float64(m) - np.float64(logit))
-    return 0.0 if weight == 0.0 and loss == np.inf else weight * loss
+def _losses(labels: Any, weight: Any, margins: Any, losses: Any) -> Any:
+    """Turn `rest` into weight * (log(1 + rest) + margin); an infinite loss without weight is nothing."""
+    for i in range(len(losses)):  # apart from the rows: log1p, too, is vectorised
+        losses[i] = log1p(losses[i]) + margins[i]
+    for i in range(len(losses)):
+        own = weight[labels[i]] if labels[i] >= 0 else 0.0
+        losses[i] = 0.0 if own == 0.0 and losses[i] == np.inf else own * losses[i]
 
 
-@_compiled
+@row_loop
 def cross_entropy(x: Any, labels: Any, weight: Any, losses: Any) -> Any:
     """Write the loss of every row (float64) for integer labels; a negative label has loss zero."""
     rows, low = _buffers(x.shape[1], x.dtype)
+    margins = np.zeros(len(x))
     for i in range(len(x)):
         k = i % len(rows)
         if k == 0:
@@ -234,17 +237,19 @@ def cross_entropy(x: Any, labels: Any, weight: Any, losses: Any) -> Any:
         losses[i] = 0.0
         if label >= 0:
             m = _maximum(rows, k)
+            margins[i] = np.float64(m) - np.float64(rows[k, label])
             losses[i] = np.nan
             if math.isfinite(m):
                 hi, lo = _exponentiate(rows, k, m, low)
-                rest = _rest(rows, k, m, hi, lo)
-                losses[i] = _loss(weight[label], m, x[i, label], rest)
+                losses[i] = _rest(rows, k, m, hi, lo)
+    _losses(labels, weight, margins, losses)
 
 
-@_compiled
+@row_loop
 def cross_entropy_gradient(x: Any, labels: Any, weight: Any, denominator: Any, losses: Any, out: Any) -> Any:
     """Write as `cross_entropy` does, and the gradient of every row's loss / denominator into out."""
     rows, low = _buffers(x.shape[1], x.dtype)
+    margins = np.zeros(len(x))
     for i in range(len(x)):
         k = i % len(rows)
         if k == 0:
@@ -259,12 +264,13 @@ def cross_entropy_gradient(x: Any, labels: Any, weight: Any, denominator: Any, l
             losses[i] = np.nan
             _fill(out, i, np.nan)
             continue
-        logit = rows[k, label]
+        margin = np.float64(m) - np.float64(rows[k, label])
         hi, lo = _exponentiate(rows, k, m, low)
         rest = _rest(rows, k, m, hi, lo)
-        losses[i] = _loss(weight[label], m, logit, rest)
+        margins[i], losses[i] = margin, rest
         scale = weight[label] / denominator
         factor, factor_low = divide(scale, hi, lo, out.dtype.type)
-        share = rest / (1.0 + rest) if logit == m else ((hi - np.float64(rows[k, label])) + lo) / hi
+        share = rest / (1.0 + rest) if margin == 0.0 else ((hi - np.float64(rows[k, label])) + lo) / hi
         _store_scaled(rows, k, factor, factor_low, i, out)
         out[i, label] = -scale * share
+    _losses(labels, weight, margins, losses)

@@ -8,12 +8,21 @@ row's bits depend on nothing around it.
 from typing import Any
 
 import numpy as np
-from numba import njit
 
-from softhead.kernels.elementary import add_pair, divide, exp, exp_difference, fma, inlined, larger, log1p, reach
+from softhead.kernels.elementary import (
+    add_pair,
+    divide,
+    exp,
+    exp_difference,
+    fma,
+    inlined,
+    larger,
+    log1p,
+    reach,
+    row_loop,
+)
 
 _ROWS = 64
-_compiled = njit(nogil=True, cache=True, error_model="numpy")
 
 
 @inlined
@@ -98,7 +107,7 @@ def _store(result: Any, size: Any, start: Any, out: Any) -> Any:
             out[start + i, c] = result[c, i]
 
 
-@_compiled
+@row_loop
 def softmax(x: Any, out: Any) -> Any:
     """Write the softmax of every row."""
     buffers = _buffers(x.shape[1], x.dtype)
@@ -111,7 +120,7 @@ def softmax(x: Any, out: Any) -> Any:
         _store(e, size, start, out)
 
 
-@_compiled
+@row_loop
 def log_softmax(x: Any, out: Any) -> Any:
     """Write the logarithm of the softmax of every row."""
     buffers = _buffers(x.shape[1], x.dtype)
@@ -125,7 +134,7 @@ def log_softmax(x: Any, out: Any) -> Any:
         _store(e, size, start, out)
 
 
-@_compiled
+@row_loop
 def logsumexp(x: Any, out: Any) -> Any:
     """Write log(sum of exp) of every row into out, of shape (rows, 1)."""
     buffers = _buffers(x.shape[1], x.dtype)
@@ -152,7 +161,7 @@ def _losses(x: Any, labels: Any, weight: Any, start: Any, size: Any, buffers: An
         losses[start + i] = 0.0 if own == 0.0 and (loss == np.inf or label < 0) else own * loss
 
 
-@_compiled
+@row_loop
 def cross_entropy(x: Any, labels: Any, weight: Any, losses: Any) -> Any:
     """Write the loss of every row (float64) for integer labels; a negative label has loss zero."""
     buffers = _buffers(x.shape[1], x.dtype)
@@ -161,7 +170,7 @@ def cross_entropy(x: Any, labels: Any, weight: Any, losses: Any) -> Any:
         _losses(x, labels, weight, start, size, buffers, losses)
 
 
-@_compiled
+@row_loop
 def cross_entropy_gradient(x: Any, labels: Any, weight: Any, denominator: Any, losses: Any, out: Any) -> Any:
     """Write as `cross_entropy` does, and the gradient of every row's loss / denominator into out."""
     buffers = _buffers(x.shape[1], x.dtype)
