@@ -101,6 +101,8 @@ def _available() -> int:
         if not (text.isdecimal() and int(text) > 0):
             raise ValueError(f"SOFTHEAD_NUM_THREADS is {text!r}; it must be an integer, at least 1")
         return int(text)
+    if hasattr(os, "process_cpu_count"):  # from Python 3.13 on
+        return os.process_cpu_count() or 1
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
