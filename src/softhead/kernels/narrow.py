@@ -22,18 +22,15 @@ from softhead.kernels.elementary import (
     row_loop,
 )
 
-_ROWS = 32
+_ROWS = 64
 
 
 @inlined
 def _buffers(n: Any, dtype: Any) -> Any:
     """Return buffers for logits and e, classes x rows; for maxima and their classes; and for pairs of float64."""
-    memory = np.empty((2 * n + 3, _ROWS), dtype)
-    values = memory[:n]
-    for c in range(n):
-        for i in range(_ROWS):
-            values[c, i] = 0.0  # lanes beyond the last row hold this, or what was in an earlier tile
-    return values, memory[n : 2 * n], memory[2 * n :], np.empty((4, _ROWS))
+    shape = (n, _ROWS)
+    # Lanes beyond the last row hold zeros, or what was in an earlier tile.
+    return np.zeros(shape, dtype), np.empty(shape, dtype), np.empty((3, _ROWS), dtype), np.empty((4, _ROWS))
 
 
 @inlined
