@@ -43,7 +43,7 @@ def problems(folder):
     clinc = np.load(folder / "clinc150_minilm.npz")
     yield "CLINC150 MiniLM", clinc["x_train"], clinc["y_train"], (1.0, 10.0, 100.0)
     mnist = np.load(folder / "mnist.npz")
-    yield "MNIST", mnist["x_train"].reshape(60_000, -1) / 255.0, mnist["y_train"], (1 / 60, 1.0)
+    yield "MNIST", mnist["x_train"].reshape(60_000, -1) / 255.0, mnist["y_train"], (1 / 60,)
 
 
 def objective(X, y, C, model):

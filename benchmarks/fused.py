@@ -4,10 +4,10 @@ Run it as a script, with PyTorch installed or without:
 
     python benchmarks/fused.py [--shapes 2048x512x32000 8192x768x50257] [--repeats 3]
 
-Times are the least of the repeats, in which the contestants take turns. "products" are NumPy's three float32 products at
-full size, the floor for anything that goes through BLAS; "unfused" is F.linear and F.cross_entropy, forward and backward;
-"chunked" is PyTorch's own F.linear_cross_entropy with options, where the installed version has it. Extra memory is the
-peak that NumPy allocated beyond inputs and results, in a call of its own.
+Times are the least of the repeats, in which the contestants take turns. "products" are NumPy's three float32 products
+at full size, the floor for anything that goes through BLAS; "unfused" is F.linear and F.cross_entropy, forward and
+backward; "chunked" is PyTorch's own F.linear_cross_entropy with options, where the installed version has it. Extra
+memory is the peak that NumPy allocated beyond inputs and results, in a call of its own.
 """
 
 import argparse

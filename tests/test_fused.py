@@ -230,7 +230,7 @@ def test_inputs_are_only_read(problem):
 
 
 def test_memory_is_one_block():
-    """40,000 x 2,500 logits would be 400 MB; the block is 16 MB."""
+    """40,000 x 2,500 logits would be 400 MB; a block of 4,096 rows is 41 MB, and nothing else is as large."""
     rng = np.random.default_rng(2)
     x, y = rng.standard_normal((40_000, 4), dtype=np.float32), rng.integers(0, 2500, 40_000)
     linear_weight = rng.standard_normal((2500, 4), dtype=np.float32)
@@ -240,7 +240,7 @@ def test_memory_is_one_block():
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert peak < 40e6
+    assert peak < 45e6
 
 
 @pytest.mark.parametrize("function", [softhead.linear_cross_entropy, softhead.linear_cross_entropy_value_and_grad])
