@@ -20,7 +20,6 @@ from collections.abc import Iterator
 from typing import Any, Protocol
 
 import numpy as np
-from scipy import linalg
 
 from softhead.kernels.residuals import probabilities
 from softhead.linear.objective import LinearSoftmaxObjective
@@ -40,7 +39,7 @@ class Preconditioner(Protocol):
         ...
 
 
-@np.errstate(over="ignore", invalid="ignore")  # _cholesky tells of squares that overflow
+@np.errstate(over="ignore", invalid="ignore")  # _Inverse tells of squares that overflow
 def preconditioner(objective: LinearSoftmaxObjective, coef: np.ndarray | None, *, budget: float) -> Preconditioner:
     """Return the metric at `coef` that fits the shape of the data and costs at most about `budget` passes.
 
@@ -95,10 +94,10 @@ class _Hessian:
         # Singular along equal intercepts, which change no probability.
         if objective.fit_intercept:
             hessian[:, -1, :, -1] += np.trace(hessian[:, -1, :, -1]) / classes**2
-        self._factor = _cholesky(coupled)
+        self._inverse = _Inverse(coupled)
 
     def solve(self, gradient: np.ndarray) -> np.ndarray:
-        return linalg.cho_solve(self._factor, gradient.ravel(), check_finite=False).reshape(gradient.shape)
+        return self._inverse.solve(gradient.reshape(1, -1)).reshape(gradient.shape)
 
 
 class _FeatureGram:
@@ -112,10 +111,10 @@ class _FeatureGram:
             half = _with_intercept(objective, block, np.sqrt(w))
             gram += half.T @ half
         gram[np.diag_indices(objective.n_features)] += objective.l2
-        self._factor = _cholesky(gram)
+        self._inverse = _Inverse(gram)
 
     def solve(self, gradient: np.ndarray) -> np.ndarray:
-        return linalg.cho_solve(self._factor, gradient.T, check_finite=False).T
+        return self._inverse.solve(gradient)
 
 
 class _RowGram:
@@ -128,11 +127,10 @@ class _RowGram:
         # Without a penalty the metric still needs a floor; the intercept's missing penalty is lent to it here as well.
         self._l2 = max(objective.l2, 1e-6 * float(np.trace(gram)) / len(gram))
         gram[np.diag_indices(len(gram))] += self._l2
-        self._factor = _cholesky(gram)
+        self._inverse = _Inverse(gram)
 
     def solve(self, gradient: np.ndarray) -> np.ndarray:
-        inner = linalg.cho_solve(self._factor, self._rows @ gradient.T, check_finite=False)
-        return (gradient - (self._rows.T @ inner).T) / self._l2
+        return (gradient - self._inverse.solve(gradient @ self._rows.T) @ self._rows) / self._l2
 
 
 class _Diagonal:
@@ -191,16 +189,43 @@ def _with_intercept(objective: LinearSoftmaxObjective, block: Any, scale: np.nda
     return rows
 
 
-def _cholesky(matrix: np.ndarray) -> tuple[np.ndarray, bool]:
-    """Factor a matrix that is positive semi-definite up to rounding, raising its diagonal as little as that needs."""
-    if not np.isfinite(matrix).all():
-        raise ValueError("X: squares of its entries overflow; scale the features down")
-    diagonal = np.diag(matrix).copy()
-    floor = np.finfo(np.float64).tiny + np.max(diagonal, initial=0.0) * 1e-30  # a column of zeros, unpenalised
-    for relative in (0.0, 1e-12, 1e-9, 1e-6, 1e-3):
-        matrix[np.diag_indices_from(matrix)] = diagonal * (1.0 + relative) + floor
-        try:
-            return linalg.cho_factor(matrix, lower=True, check_finite=False)
-        except linalg.LinAlgError:
-            continue
-    return np.diag(np.sqrt(np.maximum(diagonal, floor))), True
+class _Inverse:
+    """The inverse of a positive semi-definite matrix as S L^-T L^-1 S, with L from Cholesky and S scaling it to 1s.
+
+    By products alone, in NumPy's BLAS: the threads of a second one, SciPy's, and those of the first wait for work by
+    spinning, each on the other's processor, which made a factorisation of 385 columns take 55 ms instead of 2.
+    """
+
+    def __init__(self, matrix: np.ndarray) -> None:
+        if not np.isfinite(matrix).all():
+            raise ValueError("X: squares of its entries overflow; scale the features down")
+        diagonal = np.diag(matrix)
+        # A column of zeros without a penalty has no curvature at all, and gets some.
+        floor = np.max(diagonal, initial=0.0) * 1e-30 + np.finfo(np.float64).tiny
+        self._scale = 1.0 / np.sqrt(np.maximum(diagonal, floor))
+        scaled = matrix * self._scale[:, None] * self._scale
+        for relative in (0.0, 1e-12, 1e-9, 1e-6, 1e-3, 1.0):  # as little as rounding needs
+            scaled[np.diag_indices_from(scaled)] = 1.0 + relative
+            try:
+                self._root = _inverse_of_lower(np.linalg.cholesky(scaled))
+                return
+            except np.linalg.LinAlgError:
+                continue
+        self._root = np.eye(len(matrix))
+
+    def solve(self, rows: np.ndarray) -> np.ndarray:
+        """Return the inverse applied to every row."""
+        return (((rows * self._scale) @ self._root.T) @ self._root) * self._scale
+
+
+def _inverse_of_lower(matrix: np.ndarray) -> np.ndarray:
+    """Return the inverse of a lower triangular matrix, by halves: n^3 / 3 multiply-adds in large products."""
+    n = len(matrix)
+    if n <= 256:
+        return np.tril(np.linalg.inv(matrix))
+    half = n // 2
+    inverse = np.zeros_like(matrix)
+    first, last = _inverse_of_lower(matrix[:half, :half]), _inverse_of_lower(matrix[half:, half:])
+    inverse[:half, :half], inverse[half:, half:] = first, last
+    inverse[half:, :half] = -last @ (matrix[half:, :half] @ first)
+    return inverse
