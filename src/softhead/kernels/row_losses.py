@@ -284,7 +284,7 @@ def _gradient(tile: Tile, targets: _Targets, temperature: float, z_loss: float, 
     wanted_at_top = np.where(targets.label == tile.top, targets.own, 0.0)
     if targets.spread is not None:
         wanted_at_top = wanted_at_top + np.broadcast_to(targets.spread, tile.e.shape)[at_top]
-    pull = _pull(tile, temperature, z_loss)
+    pull = np.ldexp(_pull(tile, temperature, z_loss), -tile.lift)  # lowered: times a lifted p it is of true size
 
     mantissa, exponent = math.frexp(temperature)
 
@@ -293,7 +293,9 @@ def _gradient(tile: Tile, targets: _Targets, temperature: float, z_loss: float, 
         return np.ldexp(term / mantissa / denominator, -exponent - tile.lift)
 
     p = tile.share(tile.e, tile.e_lo)
-    gradient = lowered(np.where(p == 0.0, 0.0, (mass + pull) * p))  # the log-sum-exp may be beyond float64
+    gradient = lowered(mass * p)
+    if z_loss:
+        gradient += np.where(p == 0.0, 0.0, pull * p) / temperature / denominator
     if targets.spread is not None:
         gradient -= targets.spread / temperature / denominator
     gradient[targets.label, tile.rows] -= targets.own / temperature / denominator
@@ -301,7 +303,7 @@ def _gradient(tile: Tile, targets: _Targets, temperature: float, z_loss: float, 
     surplus = (mass - wanted_at_top + mass_lo) / temperature / denominator
     others = tile.share(tile.lifted_rest, tile.lifted_rest_lo)
     p_top = p[at_top]
-    at_one = surplus + (pull * np.ldexp(p_top, -tile.lift) / temperature / denominator - lowered(mass * others))
+    at_one = surplus + (pull * p_top / temperature / denominator - lowered(mass * others))
     gradient[at_top] = np.where(p_top > 0.5 * 2.0**tile.lift, at_one, gradient[at_top])
     return gradient
 
