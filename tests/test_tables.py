@@ -601,3 +601,38 @@ class TestState:
                 TableEncoder.from_state(state)
             del part["more"]
         TableEncoder.from_state(state)
+
+
+class TestAcrossLibraries:
+    """What a column holds is the same whichever library, or missing value, changed its type on the way."""
+
+    def test_categories_of_integers_survive_as_floats(self):
+        encoder = TableEncoder().fit(pd.DataFrame({"a": pd.Categorical([1, 2, 1, 2])}))
+        expected = [[1, 0], [0, 1], [0, 0]]
+        for table in (pd.DataFrame({"a": [1.0, 2.0, None]}), pa.table({"a": pa.array([1.0, 2.0, None])})):
+            np.testing.assert_array_equal(encoder.transform(table), expected)
+
+    def test_integers_beyond_float64_are_numbers(self):
+        values = [2**53 + 1, 2**62, 5]
+        expected = (np.array(values, float) - np.mean(values)) / np.std(values)
+        for table in (pa.table({"id": values}), pd.DataFrame({"id": values}), pl.DataFrame({"id": values})):
+            np.testing.assert_allclose(TableEncoder().fit_transform(table)[:, 0], expected, rtol=1e-6)
+
+    def test_the_last_day_of_the_year_9999(self):
+        days = [dt.date(9999, 12, 31), dt.date(2020, 1, 1), dt.date(2021, 1, 1)]
+        for table in (pa.table({"d": days}), pl.DataFrame({"d": days})):
+            np.testing.assert_allclose(TableEncoder().fit_transform(table)[0, 0], 2.0**0.5, rtol=1e-6)
+
+    def test_rows_of_another_shape_are_refused(self):
+        encoder = TableEncoder().fit(np.arange(120.0).reshape(5, 4, 6))
+        with pytest.raises(ValueError, match=r"rows of shape \(6, 4\); accepted is \(4, 6\)"):
+            encoder.transform(np.zeros((5, 6, 4)))
+
+    def test_numbers_are_not_spelled_as_in_python(self):
+        encoder = TableEncoder().fit(pa.table({"a": [1.0, 2.0]}))
+        with pytest.raises(ValueError, match="column 'a', row 1: expected a number, found '1_000'"):
+            encoder.transform(pa.table({"a": ["1_000", "2"]}))
+
+    def test_a_lazy_frame_is_refused(self):
+        with pytest.raises(TypeError, match="LazyFrame; accepted is what its collect"):
+            TableEncoder().fit(pl.DataFrame({"a": [1]}).lazy())
