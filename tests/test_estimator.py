@@ -8,10 +8,11 @@ import pytest
 from linear.problems import newton_optimum
 from scipy import sparse
 from sklearn.base import clone
-from sklearn.callback import ProgressBar
+from sklearn.callback import ProgressBar, ScoringMonitor
 from sklearn.datasets import load_breast_cancer, load_digits, load_iris
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -236,8 +237,8 @@ def test_ctrl_c_keeps_the_best_model_and_is_raised():
         def setup(self, estimator, context): ...
         def teardown(self, estimator, context): ...
         def on_fit_task_begin(self, estimator, context): ...
-        def on_fit_task_end(self, estimator, context, *, metadata=None):
-            if metadata and metadata["passes"] > 5:
+        def on_fit_task_end(self, estimator, context, *, fitted_estimator=None):
+            if fitted_estimator.n_passes_ > 5:
                 raise KeyboardInterrupt
 
     X, y = digits()
@@ -249,24 +250,45 @@ def test_ctrl_c_keeps_the_best_model_and_is_raised():
     assert 0.0 < model.gap_ < np.inf
 
 
-def test_callbacks_see_passes_objective_and_gap():
+def test_callbacks_see_the_model_of_every_iteration():
     seen = []
 
     class Recorder:
         def setup(self, estimator, context): ...
         def teardown(self, estimator, context): ...
         def on_fit_task_begin(self, estimator, context): ...
-        def on_fit_task_end(self, estimator, context, *, metadata=None):
-            if metadata:
-                seen.append(metadata)
+        def on_fit_task_end(self, estimator, context, *, fitted_estimator=None):
+            seen.append(fitted_estimator)
 
     X, y = digits()
-    model = SoftmaxClassifier().set_callbacks(Recorder()).fit(X, y)
-    assert len(seen) == model.n_iter_[0] + 1
-    assert all(a["passes"] < b["passes"] for a, b in itertools.pairwise(seen))
-    assert seen[0]["objective"] == pytest.approx(np.log(10))
-    assert seen[-1]["objective"] >= model.objective_ - 1e-12
-    SoftmaxClassifier().set_callbacks(ProgressBar()).fit(X[:200], y[:200])
+    names = np.array([f"digit {digit}" for digit in y])
+    weight = np.random.default_rng(0).exponential(size=len(y))
+    monitor = ScoringMonitor(scoring="neg_log_loss")
+    model = SoftmaxClassifier().set_callbacks(Recorder(), monitor, ProgressBar()).fit(X, names, weight)
+    *iterates, last = seen
+    assert [iterate.n_iter_[0] for iterate in iterates] == list(range(model.n_iter_[0] + 1))
+    assert all(a.n_passes_ < b.n_passes_ for a, b in itertools.pairwise(iterates))
+    assert iterates[0].objective_ == pytest.approx(np.log(10))
+    assert iterates[-1].objective_ >= model.objective_ - 1e-12
+    for iterate in iterates:
+        loss = log_loss(names, iterate.predict_proba(X), sample_weight=weight)
+        penalty = 0.5 * (iterate.coef_**2).sum() / weight.sum()
+        assert iterate.objective_ == pytest.approx(loss + penalty, rel=1e-12)
+        assert iterate.objective_ - model.objective_ <= iterate.gap_
+    np.testing.assert_array_equal(last.coef_, model.coef_)
+    assert last.gap_ == model.gap_
+    scored = [entry["neg_log_loss"] for entry in monitor.get_logs().data]  # that of the whole fit first
+    losses = [log_loss(names, iterate.predict_proba(X), sample_weight=weight) for iterate in (last, *iterates)]
+    np.testing.assert_allclose(scored, np.negative(losses), rtol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_without_a_penalty_the_classes_sum_to_zero(dtype):
+    X, y = digits()
+    y = np.random.default_rng(0).integers(0, 4, len(y))  # nothing separates these
+    model = SoftmaxClassifier(C=np.inf).fit(X[:, 20:30].astype(dtype), y)
+    np.testing.assert_allclose(model.coef_.sum(axis=0), 0.0, atol=4 * np.finfo(dtype).eps * abs(model.coef_).max())
+    assert abs(model.intercept_.sum()) <= 4 * np.finfo(dtype).eps * abs(model.intercept_).max()
 
 
 def test_it_lives_in_pipelines_searches_and_files(tmp_path):

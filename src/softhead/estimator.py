@@ -1,8 +1,10 @@
 """The classifier: scikit-learn's interface around the objective, the solver and its certificate."""
 
+import itertools
 import logging
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from functools import partial
 from numbers import Integral, Real
 from typing import Any, Literal, Self, get_args
 
@@ -17,11 +19,12 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
 from softhead._state import fields, labels_from_state, labels_to_state, require, texts
+from softhead._weights import check_class_weight, row_weights
 from softhead.functional import log_softmax, softmax
 from softhead.linear.blocks import RowBlocks
 from softhead.linear.lbfgs import solve
 from softhead.linear.objective import LinearSoftmaxObjective
-from softhead.linear.solution import Progress, Solution, Status
+from softhead.linear.solution import Callback, Progress, Status
 
 logger = logging.getLogger("softhead")
 
@@ -82,7 +85,8 @@ class SoftmaxClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):  
     float32 features give float32 coefficients; the certificate holds for these. Memory beyond the features is one
     block of rows and some arrays of the size of the coefficients, never rows times classes. Ctrl-C during a fit leaves
     the best model so far in the fitted attributes, with ``status_`` "interrupted", and raises KeyboardInterrupt.
-    scikit-learn callbacks see one task an iteration with the metadata ``passes``, ``objective`` and ``gap``.
+    scikit-learn callbacks see one task an iteration, whose ``fitted_estimator`` is the model so far: it predicts, and
+    has ``n_passes_``, ``objective_`` and ``gap_``.
 
     References
     ----------
@@ -144,11 +148,13 @@ class SoftmaxClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):  
         X, y = validate_data(self, X, y, accept_sparse="csr", dtype=(np.float64, np.float32))
         check_classification_targets(y)
         classes, codes = np.unique(y, return_inverse=True)
-        weight = _row_weights(sample_weight, X)
+        weight = row_weights(sample_weight, X)
         with np.errstate(divide="ignore"):  # "balanced" has no use for a class without weight
             by_class = compute_class_weight(self.class_weight, classes=classes, y=y, sample_weight=weight)
-        by_class = _check_class_weight(by_class, balanced=self.class_weight == "balanced")
-        return self._fit(X, codes, weight * by_class[codes], classes)
+        by_class = check_class_weight(by_class, balanced=self.class_weight == "balanced")
+        metadata = None if sample_weight is None else {"sample_weight": sample_weight}
+        seen = {"X": X, "y": y, "metadata": metadata}
+        return self._fit(X, codes, weight * by_class[codes], classes, seen)
 
     @with_callbacks  # type: ignore[untyped-decorator]
     def fit_proba(self, X: Any, probabilities: Any, *, classes: Any = None, sample_weight: Any = None) -> Self:
@@ -194,7 +200,7 @@ class SoftmaxClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):  
                 f"classes: must be {targets.shape[1]} different labels in sorted order, one for each column of "
                 f"probabilities; got {labels.tolist()!r}"
             )
-        weight = _row_weights(sample_weight, X)
+        weight = row_weights(sample_weight, X)
         counts = (weight / total) @ targets
         if self.class_weight is None:
             by_class = np.ones(len(labels))
@@ -203,11 +209,11 @@ class SoftmaxClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):  
                 by_class = counts.sum() / (len(labels) * counts)
         else:
             by_class = compute_class_weight(self.class_weight, classes=labels, y=labels)
-        by_class = _check_class_weight(by_class, balanced=self.class_weight == "balanced")
+        by_class = check_class_weight(by_class, balanced=self.class_weight == "balanced")
         targets *= by_class  # -sum_c w_c q_c log p_c is the loss of the distribution w q / sum(w q), times sum(w q)
         mass = targets.sum(axis=1, dtype=np.float64)
         np.divide(targets, mass[:, None], out=targets, where=mass[:, None] > 0.0, casting="same_kind")
-        return self._fit(X, targets, weight * mass / total, labels)
+        return self._fit(X, targets, weight * mass / total, labels, {"X": X})
 
     def decision_function(self, X: Any) -> np.ndarray:
         """Return the logits.
@@ -354,8 +360,8 @@ class SoftmaxClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):  
         scores = self.decision_function(X)
         return np.stack([np.zeros_like(scores), scores], axis=1) if scores.ndim == 1 else scores
 
-    def _fit(self, X: Any, targets: np.ndarray, weight: np.ndarray, classes: np.ndarray) -> Self:
-        """Solve for `coef_` and `intercept_` and set the fitted attributes."""
+    def _fit(self, X: Any, targets: np.ndarray, weight: np.ndarray, classes: np.ndarray, seen: dict[str, Any]) -> Self:
+        """Solve for `coef_` and `intercept_` and set the fitted attributes; callbacks are shown `seen`."""
         if len(classes) < 2:
             raise ValueError(
                 f"y: a classifier needs at least 2 classes; every row is of one class, {classes.tolist()[0]!r}"
@@ -379,16 +385,19 @@ class SoftmaxClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):  
             fit_intercept=bool(self.fit_intercept),
         )
         start = self._start(objective, classes)
-        context = self._init_callback_context(max_subtasks=None).call_on_fit_task_begin(estimator=self, X=X, y=targets)
+        context = self._init_callback_context(max_subtasks=None).call_on_fit_task_begin(estimator=self, **seen)
         solution = solve(
             objective,
             start,
             tol=float(self.tol),
             max_iter=int(self.max_iter),
-            callback=self._report_to(context, X, targets),
+            callback=self._report_to(context, objective, classes, seen),
         )
-        self._set_fitted(objective, solution, classes)
-        context.call_on_fit_task_end(estimator=self, X=X, y=targets)
+        progress = Progress(solution.passes, solution.value, solution.gap)
+        fitted = _fitted(objective, solution.coef, classes, solution.n_iter, progress, solution.status)
+        for name, value in fitted.items():
+            setattr(self, name, value)
+        context.call_on_fit_task_end(estimator=self, **seen, reconstruction_attributes=fitted)
         logger.info(
             "%s after %d iterations, %.1f passes: objective %.9g, gap %.2g",
             *(solution.status, solution.n_iter, solution.passes, solution.value, solution.gap),
@@ -422,46 +431,40 @@ class SoftmaxClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):  
                 intercepts[...] = intercept
         return start
 
-    def _set_fitted(self, objective: LinearSoftmaxObjective, solution: Solution, classes: np.ndarray) -> None:
-        weights, intercepts = objective.split(solution.coef.astype(objective.dtype))
-        if len(classes) == 2:
-            weights, intercepts = weights[1:] - weights[:1], intercepts[1:] - intercepts[:1]
-        self.classes_ = classes
-        self.coef_, self.intercept_ = np.array(weights, order="C"), intercepts.astype(objective.dtype)
-        self.n_iter_ = np.array([solution.n_iter], np.int32)
-        self.n_passes_, self.objective_, self.gap_ = solution.passes, solution.value, solution.gap
-        self.status_ = solution.status
+    def _report_to(
+        self, context: Any, objective: LinearSoftmaxObjective, classes: np.ndarray, seen: dict[str, Any]
+    ) -> Callback:
+        """Return a solver callback that shows scikit-learn's callbacks the model of every iteration."""
+        counter = itertools.count()
 
-    def _report_to(self, context: Any, X: Any, targets: np.ndarray) -> Callable[[Progress], None]:
-        """Return a solver callback that tells scikit-learn's callbacks of every iteration."""
-
-        def report(progress: Progress) -> None:
+        def report(progress: Progress, coef: np.ndarray) -> None:
             task = context.subcontext(task_name="iteration")
-            metadata = {"passes": progress.passes, "objective": progress.value, "gap": progress.gap}
-            task.call_on_fit_task_begin(estimator=self, X=X, y=targets, metadata=metadata)
-            task.call_on_fit_task_end(estimator=self, X=X, y=targets, metadata=metadata)
+            state = partial(_fitted, objective, coef, classes, next(counter), progress, "interrupted")
+            task.call_on_fit_task_begin(estimator=self, **seen, reconstruction_attributes=state)
+            task.call_on_fit_task_end(estimator=self, **seen, reconstruction_attributes=state)
 
         return report
 
 
-def _check_class_weight(by_class: np.ndarray, *, balanced: bool) -> np.ndarray:
-    """Return the factors of the classes, checked; a class without weight has no balanced one, and gets 0."""
-    if balanced:
-        by_class = np.where(np.isfinite(by_class), by_class, 0.0)
-    if not (np.isfinite(by_class) & (by_class >= 0.0)).all():
-        raise ValueError(f"class_weight: {by_class.min():g} is among the factors; they must be finite and not negative")
-    return by_class
-
-
-def _row_weights(sample_weight: Any, X: Any) -> np.ndarray:
-    """Return the weights of the rows of X as a new float64 array."""
-    if sample_weight is None:
-        return np.ones(X.shape[0])
-    weight = check_array(
-        sample_weight, dtype=np.float64, ensure_2d=False, copy=True, input_name="sample_weight", ensure_min_samples=0
-    )
-    if weight.shape != (X.shape[0],):
-        raise ValueError(f"sample_weight: shape {weight.shape}; one weight a row is needed, shape ({X.shape[0]},)")
-    if (weight < 0.0).any():
-        raise ValueError(f"sample_weight: {weight.min():g} at row {weight.argmin()}; weights must not be negative")
-    return weight
+def _fitted(
+    objective: LinearSoftmaxObjective,
+    coef: np.ndarray,
+    classes: np.ndarray,
+    n_iter: int,
+    progress: Progress,
+    status: Status,
+) -> dict[str, Any]:
+    """Return the fitted attributes of an estimator with these coefficients."""
+    weights, intercepts = objective.split(coef.astype(objective.dtype))
+    if len(classes) == 2:
+        weights, intercepts = weights[1:] - weights[:1], intercepts[1:] - intercepts[:1]
+    return {
+        "classes_": classes,
+        "coef_": np.array(weights, order="C"),
+        "intercept_": intercepts.astype(objective.dtype),
+        "n_iter_": np.array([n_iter], np.int32),
+        "n_passes_": progress.passes,
+        "objective_": progress.value,
+        "gap_": progress.gap,
+        "status_": status,
+    }

@@ -114,7 +114,7 @@ def test_interruption_keeps_the_best_point():
     objective = LinearSoftmaxObjective(**problem)
     optimum, _ = newton_optimum(problem)
 
-    def interrupt(progress):
+    def interrupt(progress, coef):
         if progress.passes > 3:
             raise KeyboardInterrupt
 

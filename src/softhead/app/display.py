@@ -127,14 +127,15 @@ class _Progress:
     def on_fit_task_begin(self, estimator: Any, context: Any) -> None:
         """Do nothing."""
 
-    def on_fit_task_end(self, estimator: Any, context: Any, *, metadata: Any = None) -> None:
+    def on_fit_task_end(self, estimator: Any, context: Any, *, fitted_estimator: Any = None) -> None:
         """Show the passes and the objective so far."""
         seconds = time.monotonic() - self.start
-        if metadata and seconds > _PROGRESS_AFTER:
-            gap = metadata["gap"] / metadata["objective"] if metadata["objective"] else math.inf
+        if fitted_estimator is not None and seconds > _PROGRESS_AFTER:
+            objective = fitted_estimator.objective_
+            gap = fitted_estimator.gap_ / objective if objective else math.inf
             self.status.update(
-                f"training: {metadata['passes']:.0f} passes over the data, {seconds:.0f} s, "
-                f"objective {metadata['objective']:.6g}, relative gap {gap:.1e}"
+                f"training: {fitted_estimator.n_passes_:.0f} passes over the data, {seconds:.0f} s, "
+                f"objective {objective:.6g}, relative gap {gap:.1e}"
             )
 
 

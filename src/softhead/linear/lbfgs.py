@@ -1,7 +1,6 @@
 """L-BFGS in the metric of a preconditioner, for convex objectives, stopped by a certificate."""
 
 from collections import deque
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -9,7 +8,7 @@ import numpy as np
 from softhead.linear.certificate import duality_gap, polish_intercepts, rounding_allowance
 from softhead.linear.objective import LinearSoftmaxObjective
 from softhead.linear.preconditioner import Preconditioner, preconditioner
-from softhead.linear.solution import Progress, Solution, Status
+from softhead.linear.solution import Callback, Progress, Solution, Status
 
 _MEMORY = 20  # 60 pairs save no passes
 _PATIENCE = 25  # iterations without halving the predicted decrease before rounding is suspected
@@ -38,7 +37,7 @@ def solve(
     *,
     tol: float,
     max_iter: int,
-    callback: Callable[[Progress], None] | None = None,
+    callback: Callback | None = None,
 ) -> Solution:
     """Minimise `objective` from `coef` until its relative optimality gap is at most `tol`.
 
@@ -93,7 +92,7 @@ class _Run:
         if not np.isfinite(self.point.value):
             raise ValueError("X: the loss overflows at the starting coefficients; scale the features down")
 
-    def iterate(self, max_iter: int, callback: Callable[[Progress], None] | None) -> Status:
+    def iterate(self, max_iter: int, callback: Callback | None) -> Status:
         """Run until converged, stuck in rounding, or out of iterations."""
         ask_below = np.inf  # after a failed certificate: not again before the penalised part of the gap has halved
         goal, deadline = np.inf, _PATIENCE
@@ -103,7 +102,7 @@ class _Run:
             gap, slack = duality_gap(self.exact, self.point.coef, self.point.gradient)
             self.history.append(Progress(self.passes, self.point.value, gap))
             if callback is not None:
-                callback(self.history[-1])
+                callback(self.history[-1], self.point.coef)
             curved = gap - slack
             if curved <= min(0.7 * allowed, ask_below) or (gap <= allowed and not self.narrow):
                 self.certify()

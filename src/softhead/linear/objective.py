@@ -77,10 +77,15 @@ class LinearSoftmaxObjective:
         return coef, np.zeros(self.n_classes)
 
     def representable(self, coef: np.ndarray) -> np.ndarray:
-        """Return the coefficients as the dtype can hold them; those of two classes as one vector w: (-w/2, w/2)."""
+        """Return the coefficients as the dtype can hold them; those of two classes as one vector w: (-w/2, w/2).
+
+        Without a penalty they could move by any vector common to all classes: then their mean is zero.
+        """
         if self.n_classes == 2:
             half = (coef[1] - coef[0]).astype(self.dtype) / 2.0
             coef = np.stack([-half, half])
+        elif self.l2 == 0.0:
+            coef = coef - coef.mean(axis=0)
         return coef.astype(self.dtype).astype(np.float64)
 
     def loss_gradient(self, coef: np.ndarray) -> tuple[float, np.ndarray]:

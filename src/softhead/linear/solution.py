@@ -1,5 +1,6 @@
 """What a solver returns."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
@@ -14,6 +15,9 @@ class Progress(NamedTuple):
     passes: float
     value: float
     gap: float
+
+
+Callback = Callable[[Progress, np.ndarray], None]  # with the coefficients, which it must not change
 
 
 @dataclass
