@@ -1,14 +1,15 @@
 """L-BFGS in the metric of a preconditioner, for convex objectives, stopped by a certificate."""
 
 from collections import deque
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from softhead.linear.certificate import duality_gap, polish_intercepts, rounding_allowance
 from softhead.linear.objective import LinearSoftmaxObjective
-from softhead.linear.preconditioner import Preconditioner, preconditioner
-from softhead.linear.solution import Callback, Progress, Solution, Status
+from softhead.linear.preconditioner import Metric, Preconditioner, preconditioner
+from softhead.linear.solution import Callback, Pair, Progress, Solution, Status
 
 _MEMORY = 20  # 60 pairs save no passes
 _PATIENCE = 25  # iterations without halving the predicted decrease before rounding is suspected
@@ -25,12 +26,6 @@ class _Point(NamedTuple):
     gradient: np.ndarray
 
 
-class _Pair(NamedTuple):
-    step: np.ndarray
-    change: np.ndarray
-    curvature: float  # step . change
-
-
 def solve(
     objective: LinearSoftmaxObjective,
     coef: np.ndarray,
@@ -38,6 +33,8 @@ def solve(
     tol: float,
     max_iter: int,
     callback: Callback | None = None,
+    pairs: Iterable[Pair] = (),
+    metric: Metric = preconditioner,
 ) -> Solution:
     """Minimise `objective` from `coef` until its relative optimality gap is at most `tol`.
 
@@ -45,12 +42,14 @@ def solve(
     coefficients are representable in the objective's dtype, and its value and gap are those of exactly these
     coefficients. A KeyboardInterrupt ends the run with the best point so far and the status "interrupted".
 
+    A run on a problem near to one already solved may begin with its `pairs`, and ask `metric` for its metrics.
+
     Raises
     ------
     ValueError
         If the loss overflows at the starting coefficients.
     """
-    run = _Run(objective, tol)
+    run = _Run(objective, tol, pairs, metric)
     try:
         run.start(coef)
         return run.finish(run.iterate(max_iter, callback))
@@ -64,12 +63,15 @@ class _Run:
     point: _Point
     metric: Preconditioner
 
-    def __init__(self, objective: LinearSoftmaxObjective, tol: float) -> None:
+    def __init__(
+        self, objective: LinearSoftmaxObjective, tol: float, pairs: Iterable[Pair], new_metric: Metric
+    ) -> None:
         self.tol = tol
+        self.new_metric = new_metric
         self.original = self.working = objective
         self.exact = objective if objective.dtype == np.float64 else objective.wide()
         self.bound = -np.inf if objective.l2 == 0.0 else 0.0  # cross-entropy is never negative
-        self.pairs: deque[_Pair] = deque(maxlen=_MEMORY)
+        self.pairs = deque(pairs, maxlen=_MEMORY)
         self.history: list[Progress] = []
         self.n_iter = 0
 
@@ -117,12 +119,12 @@ class _Run:
 
             if cautious:
                 # Where almost all probabilities are 0 or 1, the curvature there says nothing of a step's length.
-                self.metric = preconditioner(self.working, None, budget=0.0)
+                self.metric = self.new_metric(self.working, None, budget=0.0)
             elif self.n_iter & (self.n_iter - 1) == 0:  # 0 and the powers of 2; more often saves no passes
                 # The longer a run has taken, the more its metric may cost: on 336,776 flights, 16 carriers and 229
                 # columns that turns 766 passes into 93 at a relative gap of 1e-4.
-                self.metric = preconditioner(self.working, self.point.coef, budget=max(1.0, self.n_iter / 2))
-            direction = self.direction()
+                self.metric = self.new_metric(self.working, self.point.coef, budget=max(1.0, self.n_iter / 2))
+            direction = quasi_newton(self.point.gradient, self.pairs, self.metric)
             decrease = -0.5 * float(np.vdot(direction, self.point.gradient))
             if decrease < 0.5 * goal:
                 goal, deadline = decrease, self.n_iter + _PATIENCE
@@ -158,21 +160,6 @@ class _Run:
             if unless_noise_below == 0.0 or 0.5 * float(np.vdot(noise, self.metric.solve(noise))) > unless_noise_below:
                 self.working = self.exact
 
-    def direction(self) -> np.ndarray:
-        """Return the quasi-Newton direction, by the two-loop recursion around the metric."""
-        q = -self.point.gradient
-        alphas = []
-        for pair in reversed(self.pairs):
-            alphas.append(float(np.vdot(pair.step, q)) / pair.curvature)
-            q -= alphas[-1] * pair.change
-        q = self.metric.solve(q)
-        if self.pairs:
-            last = self.pairs[-1]
-            q *= last.curvature / float(np.vdot(last.change, self.metric.solve(last.change)))
-        for pair, alpha in zip(self.pairs, reversed(alphas), strict=True):
-            q += (alpha - float(np.vdot(pair.change, q)) / pair.curvature) * pair.step
-        return q
-
     def advance(self, direction: np.ndarray) -> bool:
         """Move along `direction`; False where no step makes progress that the working precision can see."""
         start, found = self.point, line_search(self.working, self.point, direction)
@@ -183,17 +170,19 @@ class _Run:
         step, change = found.coef - start.coef, found.gradient - start.gradient
         curvature = float(np.vdot(step, change))
         if curvature > 1e-14 * float(np.linalg.norm(step) * np.linalg.norm(change)):
-            self.pairs.append(_Pair(step, change, curvature))
+            self.pairs.append(Pair(step, change, curvature))
         return True
 
     def certify(self) -> None:
-        """Polish the intercepts, evaluate in float64 and raise the dual bound."""
+        """Polish the intercepts where they cost much, evaluate in float64 and raise the dual bound."""
         allowed = self.allowed
         gap, slack = duality_gap(self.exact, self.point.coef, self.point.gradient)
         coef = self.point.coef
         polishable = self.original.fit_intercept and self.original.n_classes <= _MAX_INTERCEPT_CLASSES
-        if polishable and (self.narrow or slack > 0.2 * allowed):
-            coef = polish_intercepts(self.exact, coef, target=0.01 * allowed)
+        if polishable and slack > 0.2 * allowed:
+            coef = polish_intercepts(self.working, coef, target=0.01 * allowed)
+        if self.narrow:
+            coef = self.original.representable(coef)  # what is returned: another look at the data is saved
         if self.narrow or coef is not self.point.coef:
             self.point = _Point(coef, *self.exact.loss_gradient(coef))
             gap, slack = duality_gap(self.exact, coef, self.point.gradient)
@@ -218,7 +207,17 @@ class _Run:
             status = "converged"
         elif status == "converged" and gap < np.inf:
             status = "precision_limit"
-        return Solution(coef, self.point.value, gap, status, self.n_iter, self.passes, self.history)
+        return Solution(
+            coef,
+            self.point.value,
+            gap,
+            status,
+            self.n_iter,
+            self.passes,
+            self.history,
+            self.point.gradient,
+            list(self.pairs),
+        )
 
     def interrupted(self, coef: np.ndarray) -> Solution:
         """State the last point without another look at the data."""
@@ -228,6 +227,22 @@ class _Run:
             gap = value - self.bound + 100.0 * float(np.finfo(self.original.dtype).eps) * value
         coef = self.original.representable(coef)
         return Solution(coef, value, gap, "interrupted", self.n_iter, self.passes, self.history)
+
+
+def quasi_newton(gradient: np.ndarray, pairs: Sequence[Pair], metric: Preconditioner) -> np.ndarray:
+    """Return the direction of descent, by the two-loop recursion around the metric."""
+    q = -gradient
+    alphas = []
+    for pair in reversed(pairs):
+        alphas.append(float(np.vdot(pair.step, q)) / pair.curvature)
+        q -= alphas[-1] * pair.change
+    q = metric.solve(q)
+    if pairs:
+        last = pairs[-1]
+        q *= last.curvature / float(np.vdot(last.change, metric.solve(last.change)))
+    for pair, alpha in zip(pairs, reversed(alphas), strict=True):
+        q += (alpha - float(np.vdot(pair.change, q)) / pair.curvature) * pair.step
+    return q
 
 
 def line_search(objective: LinearSoftmaxObjective, start: _Point, direction: np.ndarray) -> _Point | None:

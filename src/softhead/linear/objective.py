@@ -1,5 +1,6 @@
 """The objective of the L2-regularised linear softmax model, in blocks of rows: never rows x classes in memory."""
 
+import copy
 from collections.abc import Iterator
 from typing import Any
 
@@ -55,20 +56,27 @@ class LinearSoftmaxObjective:
         self.sample_weight = weight
         self.row_weights = weight / weight.sum()  # a
         self.passes = 0.0  # reads of X; one that only takes logits counts half
-        self._moments: tuple[np.ndarray, np.ndarray] | None = None
-        self._mean_sizes: np.ndarray | None = None
+        self._of_data: dict[str, Any] = {}  # computed once, whatever the penalty
 
     def wide(self) -> "LinearSoftmaxObjective":
         """Return the same objective with float64 products."""
-        return LinearSoftmaxObjective(
-            self.X,
-            self.targets,
-            n_classes=self.n_classes,
-            sample_weight=self.sample_weight,
-            l2=self.l2,
-            fit_intercept=self.fit_intercept,
-            dtype=np.dtype(np.float64),
-        )
+        if "wide" not in self._of_data:
+            self._of_data["wide"] = LinearSoftmaxObjective(
+                self.X,
+                self.targets,
+                n_classes=self.n_classes,
+                sample_weight=self.sample_weight,
+                fit_intercept=self.fit_intercept,
+                dtype=np.dtype(np.float64),
+            )
+        wide: LinearSoftmaxObjective = self._of_data["wide"]
+        return wide.with_l2(self.l2)
+
+    def with_l2(self, l2: float) -> "LinearSoftmaxObjective":
+        """Return the objective of the same data under another penalty; its passes are counted anew."""
+        other = copy.copy(self)
+        other.l2, other.passes = l2, 0.0
+        return other
 
     def split(self, coef: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return views of the weights (n_classes, n_features) and of the intercepts (n_classes,), or zeros for them."""
@@ -139,7 +147,7 @@ class LinearSoftmaxObjective:
 
     def target_moments(self) -> tuple[np.ndarray, np.ndarray]:
         """Return X^T A Q as (n_classes, n_features) and pi = sum_i a_i q_i as (n_classes,): they are constant."""
-        if self._moments is None:
+        if "moments" not in self._of_data:
             moments = np.zeros(self.shape)
             frequencies = np.zeros(self.n_classes)
             for rows, block in self.blocks:
@@ -152,18 +160,20 @@ class LinearSoftmaxObjective:
                 frequencies += weighted.sum(axis=0)
                 self._accumulate(moments, weighted.astype(self.dtype), block)
             self.passes += 0.5
-            self._moments = self.split(moments)[0], frequencies
-        return self._moments
+            self._of_data["moments"] = self.split(moments)[0], frequencies
+        result: tuple[np.ndarray, np.ndarray] = self._of_data["moments"]
+        return result
 
     def mean_sizes(self) -> np.ndarray:
         """Return sum_i a_i abs(x_i) as (n_features,); it is constant."""
-        if self._mean_sizes is None:
+        if "mean_sizes" not in self._of_data:
             sizes = np.zeros(self.n_features)
             for rows, block in self.blocks:
                 sizes += abs(block).T @ self.row_weights[rows].astype(self.dtype)
             self.passes += 0.5
-            self._mean_sizes = sizes
-        return self._mean_sizes
+            self._of_data["mean_sizes"] = sizes
+        result: np.ndarray = self._of_data["mean_sizes"]
+        return result
 
     def _logits(self, coef: np.ndarray) -> Iterator[tuple[slice, Any, np.ndarray]]:
         """Yield ``(rows, block, logits)``; the logits live in a buffer that is the caller's until the next block."""

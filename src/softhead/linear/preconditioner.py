@@ -39,6 +39,14 @@ class Preconditioner(Protocol):
         ...
 
 
+class Metric(Protocol):
+    """What gives a run its metric: `preconditioner`, or what reuses the metric of a neighbouring problem."""
+
+    def __call__(self, objective: LinearSoftmaxObjective, coef: np.ndarray | None, *, budget: float) -> Preconditioner:
+        """Return a metric for `objective` at `coef`, worth about `budget` passes."""
+        ...
+
+
 @np.errstate(over="ignore", invalid="ignore")  # _Inverse tells of squares that overflow
 def preconditioner(objective: LinearSoftmaxObjective, coef: np.ndarray | None, *, budget: float) -> Preconditioner:
     """Return the metric at `coef` that fits the shape of the data and costs at most about `budget` passes.

@@ -20,6 +20,14 @@ class Progress(NamedTuple):
 Callback = Callable[[Progress, np.ndarray], None]  # with the coefficients, which it must not change
 
 
+class Pair(NamedTuple):
+    """A step and the change of the gradient along it, with their product: what a run learns about curvature."""
+
+    step: np.ndarray
+    change: np.ndarray
+    curvature: float
+
+
 @dataclass
 class Solution:
     """Coefficients with the evidence for them.
@@ -47,3 +55,5 @@ class Solution:
     n_iter: int
     passes: float
     history: list[Progress] = field(default_factory=list, repr=False)
+    gradient: np.ndarray | None = field(default=None, repr=False)
+    pairs: list[Pair] = field(default_factory=list, repr=False)
