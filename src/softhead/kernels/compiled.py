@@ -5,7 +5,8 @@ from types import ModuleType
 
 import numpy as np
 
-from softhead.kernels import loops, narrow
+from softhead.kernels import long_rows, loops, narrow
+from softhead.kernels.long_rows import LONG
 from softhead.kernels.threads import SMALL, over_rows
 
 _FEW = 24  # classes, up to which rows are computed one a lane
@@ -40,21 +41,33 @@ def takes_loss(
 
 def softmax(x: np.ndarray, out: np.ndarray) -> None:
     """Write the softmax of every row of x."""
-    _map(_loops(x).softmax, x, out)
+    if x.shape[1] > LONG:
+        long_rows.softmax(x, out)
+    else:
+        _map(_loops(x).softmax, x, out)
 
 
 def log_softmax(x: np.ndarray, out: np.ndarray) -> None:
     """Write the logarithm of the softmax of every row of x."""
-    _map(_loops(x).log_softmax, x, out)
+    if x.shape[1] > LONG:
+        long_rows.log_softmax(x, out)
+    else:
+        _map(_loops(x).log_softmax, x, out)
 
 
 def logsumexp(x: np.ndarray, out: np.ndarray) -> None:
     """Write log(sum of exp) of every row of x into out, of shape (rows, 1)."""
-    _map(_loops(x).logsumexp, x, out)
+    if x.shape[1] > LONG:
+        long_rows.logsumexp(x, out)
+    else:
+        _map(_loops(x).logsumexp, x, out)
 
 
 def cross_entropy(logits: np.ndarray, labels: np.ndarray, weight: np.ndarray, losses: np.ndarray) -> None:
     """Write the loss of every row (float64) for integer labels; a negative label has loss zero."""
+    if logits.shape[1] > LONG:
+        long_rows.cross_entropy(logits, labels, weight, losses)
+        return
     loop = _loops(logits).cross_entropy
 
     def run(rows: slice) -> None:
@@ -72,6 +85,9 @@ def cross_entropy_gradient(
     out: np.ndarray,
 ) -> None:
     """Write as `cross_entropy` does, and the gradient of every row's loss / denominator into out."""
+    if logits.shape[1] > LONG:
+        long_rows.cross_entropy_gradient(logits, labels, weight, denominator, losses, out)
+        return
     loop = _loops(logits).cross_entropy_gradient
 
     def run(rows: slice) -> None:

@@ -6,6 +6,8 @@ interpreter after every chunk, where it notices Ctrl-C.
 """
 
 import os
+import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -71,24 +73,55 @@ def over_rows(run: Callable[[slice], None], x: np.ndarray) -> None:
             run(slice(0, n_rows))
         return
     size = max(1, _CHUNK // x.shape[1])
-    starts = iter(range(0, n_rows, size))  # threads draw from it; a draw is atomic
-    stopped = False
+    in_parallel(lambda k: run(slice(k * size, min((k + 1) * size, n_rows))), -(-n_rows // size))
 
-    def work() -> None:
-        for start in starts:
-            if stopped:
+
+def in_parallel(run: Callable[[int], None], n_tasks: int) -> None:
+    """Call a function with 0, 1, ..., n_tasks - 1, on several threads. It returns, or raises, when none is at work."""
+    n_helpers = max(0, min(_available(), n_tasks) - 1)
+    tasks = deque(range(n_tasks))  # threads draw from it; a draw is atomic
+    at_work = [False] * n_helpers
+
+    def draw() -> None:
+        while tasks:
+            try:
+                task = tasks.popleft()
+            except IndexError:  # another thread has drawn the last
                 return
-            run(slice(start, min(start + size, n_rows)))
+            run(task)
 
-    helpers = _start(work, min(_available(), -(-n_rows // size)) - 1)
+    def help_out(k: int) -> None:
+        at_work[k] = True  # first of all: who sees no thread at work has left none a task
+        try:
+            draw()
+        except BaseException:
+            tasks.clear()
+            raise
+        finally:
+            at_work[k] = False
+
+    helpers: list[Future[None]] = []
     try:
-        work()
-    finally:  # also after Ctrl-C: no thread may write to an array that its owner has taken back
-        stopped = True
+        _start(help_out, n_helpers, helpers)
+        draw()
         wait([helper for helper in helpers if not helper.cancel()])
+    finally:  # also after Ctrl-C: no thread may write to an array that its owner has taken back
+        tasks.clear()
+        _wait_until(lambda: not any(at_work))
     for helper in helpers:
         if not helper.cancelled():
             helper.result()
+
+
+def _wait_until(condition: Callable[[], bool]) -> None:
+    """Wait for less than a task takes; not even another Ctrl-C ends it."""
+    while True:
+        try:
+            while not condition():
+                time.sleep(1e-4)
+            return
+        except KeyboardInterrupt:
+            continue
 
 
 def _available() -> int:
@@ -106,17 +139,18 @@ def _available() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _start(work: Callable[[], None], n: int) -> list[Future[None]]:
-    """Run work on n threads of the pool, which grows as needed."""
+def _start(work: Callable[[int], None], n: int, started: list[Future[None]]) -> None:
+    """Run work(0), ..., work(n - 1) in the pool, which grows as needed; add what is started to the list."""
     global _pool, _pool_size
-    if n <= 0:
-        return []
+    if n == 0:
+        return
     with _lock:
         if _pool is None or _pool_size < n:
             if _pool is not None:
                 _pool.shutdown(wait=False)  # what others have submitted is still done
             _pool, _pool_size = ThreadPoolExecutor(n, thread_name_prefix="softhead"), n
-        return [_pool.submit(work) for _ in range(n)]
+        for k in range(n):
+            started.append(_pool.submit(work, k))
 
 
 def _forget() -> None:
