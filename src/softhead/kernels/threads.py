@@ -16,6 +16,8 @@ from threading import Lock
 
 import numpy as np
 
+from softhead.kernels.processors import processors
+
 _CHUNK = 2**18  # elements: about 0.1 ms of work, which hides what a chunk costs
 SMALL = 2**16  # elements: below it, starting a thread takes longer than the work
 
@@ -30,8 +32,8 @@ def num_threads(n: int, /) -> Iterator[None]:
     """Compute on at most n threads inside a ``with`` block.
 
     Results do not depend on it, to the last bit. Without it, the environment variable ``SOFTHEAD_NUM_THREADS`` holds,
-    and without that, all processors that this process may run on are used. Matrix products have threads of their own,
-    those of NumPy's BLAS.
+    and without that, all processors that this process may run on are used, as far as its control group (the quota of a
+    container) grants their time. Matrix products have threads of their own, those of NumPy's BLAS.
 
     Parameters
     ----------
@@ -134,9 +136,7 @@ def _available() -> int:
         if not (text.isdecimal() and int(text) > 0):
             raise ValueError(f"SOFTHEAD_NUM_THREADS is {text!r}; it must be an integer, at least 1")
         return int(text)
-    if hasattr(os, "process_cpu_count"):  # from Python 3.13 on
-        return os.process_cpu_count() or 1
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return processors()
 
 
 def _start(work: Callable[[int], None], n: int, started: list[Future[None]]) -> None:
