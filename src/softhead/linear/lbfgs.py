@@ -1,7 +1,7 @@
 """L-BFGS in the metric of a preconditioner, for convex objectives, stopped by a certificate."""
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -35,6 +35,7 @@ def solve(
     callback: Callback | None = None,
     pairs: Iterable[Pair] = (),
     metric: Metric = preconditioner,
+    wide: bool = False,
 ) -> Solution:
     """Minimise `objective` from `coef` until its relative optimality gap is at most `tol`.
 
@@ -42,14 +43,15 @@ def solve(
     coefficients are representable in the objective's dtype, and its value and gap are those of exactly these
     coefficients. A KeyboardInterrupt ends the run with the best point so far and the status "interrupted".
 
-    A run on a problem near to one already solved may begin with its `pairs`, and ask `metric` for its metrics.
+    A run on a problem near to one already solved may begin with its `pairs`, and ask `metric` for its metrics. With
+    `wide`, products are float64 from the first: where the first points are expected to be the last.
 
     Raises
     ------
     ValueError
         If the loss overflows at the starting coefficients.
     """
-    run = _Run(objective, tol, pairs, metric)
+    run = _Run(objective, tol, pairs, metric, wide)
     try:
         run.start(coef)
         return run.finish(run.iterate(max_iter, callback))
@@ -64,12 +66,15 @@ class _Run:
     metric: Preconditioner
 
     def __init__(
-        self, objective: LinearSoftmaxObjective, tol: float, pairs: Iterable[Pair], new_metric: Metric
+        self, objective: LinearSoftmaxObjective, tol: float, pairs: Iterable[Pair], new_metric: Metric, wide: bool
     ) -> None:
         self.tol = tol
         self.new_metric = new_metric
-        self.original = self.working = objective
+        self.original = objective
         self.exact = objective if objective.dtype == np.float64 else objective.wide()
+        self.working = self.exact if wide else objective
+        # A point that the result can hold needs no other look at the data at the end; this rounds the steps.
+        self.held: Callable[[np.ndarray], np.ndarray] = objective.representable
         self.bound = -np.inf if objective.l2 == 0.0 else 0.0  # cross-entropy is never negative
         self.pairs = deque(pairs, maxlen=_MEMORY)
         self.history: list[Progress] = []
@@ -112,7 +117,7 @@ class _Run:
                     return "converged"
                 if self.point.value - self.bound <= rounding_allowance(self.exact, self.point.coef, self.point.value):
                     return "precision_limit"
-                self.widen()
+                self.working, self.held = self.exact, np.asarray
                 ask_below = 0.5 * curved
             if self.n_iter >= max_iter:
                 return "max_iter"
@@ -142,6 +147,8 @@ class _Run:
             elif not self.advance(direction):
                 if self.narrow:
                     self.widen()
+                elif self.held is not np.asarray:
+                    self.held = np.asarray
                 elif self.pairs:
                     self.pairs.clear()
                 elif not cautious:
@@ -152,17 +159,20 @@ class _Run:
             cautious = False
 
     def widen(self, *, unless_noise_below: float = 0.0) -> None:
-        """Take all further products in float64, unless the gradient's rounding hides no more decrease than that."""
+        """Take all further products in float64, unless the gradient's rounding hides no more decrease than that.
+
+        Points are no longer rounded either: the intercepts' rounding would show in the gap.
+        """
         if self.narrow:
             narrow = self.point.gradient
             self.point = _Point(self.point.coef, *self.exact.loss_gradient(self.point.coef))
             noise = narrow - self.point.gradient
             if unless_noise_below == 0.0 or 0.5 * float(np.vdot(noise, self.metric.solve(noise))) > unless_noise_below:
-                self.working = self.exact
+                self.working, self.held = self.exact, np.asarray
 
     def advance(self, direction: np.ndarray) -> bool:
         """Move along `direction`; False where no step makes progress that the working precision can see."""
-        start, found = self.point, line_search(self.working, self.point, direction)
+        start, found = self.point, line_search(self.working, self.point, direction, self.held)
         if found is None:
             return False
         self.point = found
@@ -180,9 +190,7 @@ class _Run:
         coef = self.point.coef
         polishable = self.original.fit_intercept and self.original.n_classes <= _MAX_INTERCEPT_CLASSES
         if polishable and slack > 0.2 * allowed:
-            coef = polish_intercepts(self.working, coef, target=0.01 * allowed)
-        if self.narrow:
-            coef = self.original.representable(coef)  # what is returned: another look at the data is saved
+            coef = self.held(polish_intercepts(self.working, coef, target=0.01 * allowed))
         if self.narrow or coef is not self.point.coef:
             self.point = _Point(coef, *self.exact.loss_gradient(coef))
             gap, slack = duality_gap(self.exact, coef, self.point.gradient)
@@ -245,7 +253,12 @@ def quasi_newton(gradient: np.ndarray, pairs: Sequence[Pair], metric: Preconditi
     return q
 
 
-def line_search(objective: LinearSoftmaxObjective, start: _Point, direction: np.ndarray) -> _Point | None:
+def line_search(
+    objective: LinearSoftmaxObjective,
+    start: _Point,
+    direction: np.ndarray,
+    held: Callable[[np.ndarray], np.ndarray],
+) -> _Point | None:
     """Return a point along `direction` with a weak Wolfe step, or None where rounding hides every decrease.
 
     Near the optimum differences of values drown in rounding before slopes do; there a step is accepted by its slope: a
@@ -259,7 +272,7 @@ def line_search(objective: LinearSoftmaxObjective, start: _Point, direction: np.
     noise = wider * rounding_allowance(objective, start.coef, start.value)
     step, low, low_slope, high = 1.0, 0.0, slope, np.inf
     for _ in range(20):
-        coef = start.coef + step * direction
+        coef = held(start.coef + step * direction)
         if np.array_equal(coef, start.coef):
             return None
         point = _Point(coef, *objective.loss_gradient(coef))
