@@ -2,7 +2,7 @@
 
 Run it as a script:
 
-    python benchmarks/optimum.py [--data FOLDER] [--only NAME]
+    python benchmarks/optimum.py [--data FOLDER] [--only NAME[:C] ...]
 
 Ours stops at tol=1e-8; scikit-learn's newton-cg at 1e-10. ``excess`` is ours over theirs, minus 1; ``frequencies`` the
 largest difference between mean predicted probabilities and weighted class frequencies, where there is an intercept.
@@ -10,10 +10,11 @@ largest difference between mean predicted probabilities and weighted class frequ
 
 import argparse
 import warnings
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
-from classifier import problems
+from data_sets import problems
 from sklearn.datasets import load_iris
 from sklearn.linear_model import LogisticRegression
 from sklearn.utils.class_weight import compute_class_weight
@@ -36,17 +37,15 @@ def value(model, X, codes, weight, C):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, help="folder of the larger data sets")
-    parser.add_argument("--only", help="the one data set to run")
+    parser.add_argument("--only", nargs="+", default=[], metavar="NAME[:C]", help="see classifier.py")
     options = parser.parse_args()
     warnings.simplefilter("ignore")  # newton-cg's line search complains near the optimum
     X, y = load_iris(return_X_y=True)
-    iris = ("iris, two classes", X[y > 0], y[y > 0], (1.0, np.inf))
+    iris = ("iris, two classes", X[y > 0].astype(np.float32), y[y > 0], (1.0, np.inf))
     print("| data | C | weights | intercept | input | excess | relative gap | bound holds | frequencies |")
     print("|---" * 9 + "|")
-    for name, X, y, penalties in (iris, *problems(options.data)):
-        if options.only not in (None, name):
-            continue
-        X = np.ascontiguousarray(X, np.float32).astype(float)  # the same numbers for both dtypes
+    for name, X, y, penalties in chain([] if options.only else [iris], problems(options.data, options.only)):
+        X = X.astype(float)  # the same numbers for both dtypes
         classes, codes = np.unique(y, return_inverse=True)
         for C in penalties:
             for weighted in (False, True):
