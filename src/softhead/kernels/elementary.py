@@ -27,16 +27,15 @@ def _single(digits: str) -> np.float32:
     return _f32(float.fromhex(digits))
 
 
-# Adding it rounds to an integer, which is then found in the last bits.
-_ROUNDER_32, _ROUNDER = _f32(1.5 * 2.0**23), 1.5 * 2.0**52
+# Adding it rounds to an integer k, and leaves k, the lift and the bias of the exponent in the last bits: moved to the
+# exponent's place they are 2**(lift + k), or zero where that would not be a normal number.
+_ROUNDER_32, _ROUNDER = _f32(1.5 * 2.0**23 + 127.0 + 60.0), 1.5 * 2.0**52 + 1023.0 + 512.0
+_UNLIFTED = 1.5 * 2.0**52 + 1023.0
 _LOG2E_32, _LOG2E = _single("0x1.715476p+0"), float.fromhex("0x1.71547652b82fep+0")
 _LN2_HIGH_32, _LN2_HIGH = _single("0x1.62e43p-1"), float.fromhex("0x1.62e42fefa39efp-1")
 _LN2_LOW_32, _LN2_LOW = _single("-0x1.05c61p-29"), float.fromhex("0x1.abc9e3b39803fp-56")
-# A logit that lies further below the maximum counts as zero: its exponential is below 2**-172 and 2**-1442.
-_REACH_32, _REACH = _f32(120.0), 1000.0
-# The rounder less the power of two of the lift.
-_BASE_32, _BASE = _f32(1.5 * 2.0**23 - 60.0), 1.5 * 2.0**52 - 512.0
-_ONE_32 = _f32(1.0)
+# A logit that lies this far below the maximum has k = -187 or k = -1535: its exponential is exactly zero.
+_REACH_32, _REACH = _f32(129.75), 1064.25
 
 # ln 2 with 20 zeros at its end, so that products with small integers are exact, and the rest.
 _LN2_SHORT, _LN2_REST = float.fromhex("0x1.62e42feep-1"), float.fromhex("0x1.a39ef35793c76p-33")
@@ -106,17 +105,16 @@ def copy(context: Any, to: Any, to_start: Any, source: Any, start: Any, n: Any) 
 
 
 @intrinsic
-def _scaled(context: Any, value: Any, rounded: Any, base: Any) -> Any:
-    """Return value * 2**(rounded - base), for sums with the rounder and a normal result: on the bits."""
-    width, digits = (32, 23) if value == types.float32 else (64, 52)
+def _power(context: Any, rounded: Any) -> Any:
+    """Return 2**(lift + k) for k + the rounder."""
+    width, digits = (32, 23) if rounded == types.float32 else (64, 52)
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         integer = ir.IntType(width)
-        bits, power, origin = (builder.bitcast(arg, integer) for arg in args)
-        power = builder.shl(builder.sub(power, origin), ir.Constant(integer, digits))
-        return builder.bitcast(builder.add(bits, power), args[0].type)
+        power = builder.shl(builder.bitcast(args[0], integer), ir.Constant(integer, digits))
+        return builder.bitcast(power, args[0].type)
 
-    return value(value, value, value), generate
+    return rounded(rounded), generate
 
 
 @intrinsic
@@ -131,13 +129,13 @@ def _exponent(context: Any, value: Any) -> Any:
     return value(value), generate
 
 
-def exp(d: Any, d_low: Any) -> Any:
-    """Return 2**lift exp(d + d_low), within 1.4 u, and what its rounding took: together within 0.7 u."""
+def exp_parts(d: Any, d_low: Any) -> Any:
+    """Return the parts of 2**lift exp(d + d_low) = scale + scale * s, within 0.7 u: a power of 2, and s near 0."""
     raise NotImplementedError
 
 
-@overload(exp)
-def _exp(d: Any, d_low: Any) -> Any:
+@overload(exp_parts)
+def _exp_parts(d: Any, d_low: Any) -> Any:
     if d == types.float32:
 
         def single(d: Any, d_low: Any) -> Any:
@@ -148,10 +146,7 @@ def _exp(d: Any, d_low: Any) -> Any:
             near = r + r_low
             square = near * near
             q = fma(fma(_A4, square, fma(_A3, near, _A2)), square, fma(_A1, near, _A0))
-            s = r + fma(square, q, r_low)
-            value = _ONE_32 + s
-            low = s - (value - _ONE_32)
-            return _scaled(value, rounded, _BASE_32), _scaled(_ONE_32, rounded, _BASE_32) * low
+            return _power(rounded), r + fma(square, q, r_low)
 
         return single
 
@@ -165,16 +160,13 @@ def _exp(d: Any, d_low: Any) -> Any:
         fourth = square * square
         q = fma(fma(_B9, near, _B8), fourth, fma(fma(_B7, near, _B6), square, fma(_B5, near, _B4)))
         q = fma(q, fourth, fma(fma(_B3, near, _B2), square, fma(_B1, near, _B0)))
-        s = r + fma(square, q, r_low)
-        value = 1.0 + s
-        low = s - (value - 1.0)
-        return _scaled(value, rounded, _BASE), _scaled(1.0, rounded, _BASE) * low
+        return _power(rounded), r + fma(square, q, r_low)
 
     return double
 
 
 def reach(m: Any) -> Any:
-    """Return how far below the row maximum m a logit has an exponential that counts."""
+    """Return how far below the row maximum m a logit has an exponential that counts, a multiple of 1/4."""
     raise NotImplementedError
 
 
@@ -200,6 +192,14 @@ def row_loop(function: Callable[..., None]) -> Callable[..., None]:
 
 
 @inlined
+def exp(d: Any, d_low: Any) -> Any:
+    """Return 2**lift exp(d + d_low), within 1.4 u, and what its rounding took: together within 0.7 u."""
+    scale, s = exp_parts(d, d_low)
+    value = fma(scale, s, scale)
+    return value, fma(scale, s, scale - value)
+
+
+@inlined
 def exp_difference(x: Any, m: Any) -> Any:
     """Return `exp` of x - m, at most 0, with the rounding error of the difference."""
     d = x - m
@@ -213,7 +213,7 @@ def log1p(z: Any) -> Any:
     s = 1.0 + z
     s_low = z - (s - 1.0) if z < 1.0 else 1.0 - (s - z)
     k = _exponent(s)
-    f = z if k == 0.0 else _scaled(s, _ROUNDER - k, _ROUNDER) - 1.0
+    f = z if k == 0.0 else s * _power(_UNLIFTED - k) - 1.0
     correction = 0.0 if k == 0.0 else s_low / s
     q = f / (2.0 + f)
     w = q * q

@@ -30,12 +30,12 @@ Place = tuple[slice, slice]
 
 
 @inlined
-def _summarise(rows: Any, k: Any, low: Any, summary: Any, i: Any) -> Any:
+def _summarise(rows: Any, k: Any, summary: Any, i: Any) -> Any:
     """Overwrite a row of logits by e, and write its maximum and the sum of exp(x - maximum) but for one maximum."""
     m = _maximum(rows, k)
     summary[i, 0], summary[i, 1], summary[i, 2] = m, 0.0, 0.0
     if math.isfinite(m):
-        hi, lo = _exponentiate(rows, k, m, low)
+        hi, lo = _exponentiate(rows, k, m)
         top, _ = exp(m - m, m - m)
         rest = hi - top
         if rest + lo < top * _CONFIDENT:
@@ -47,23 +47,23 @@ def _summarise(rows: Any, k: Any, low: Any, summary: Any, i: Any) -> Any:
 @row_loop
 def summarise(x: Any, summary: Any) -> Any:
     """Write the maximum of every row and the sum of exp(x - maximum) over all entries but one maximum, as a pair."""
-    rows, low = _buffers(x.shape[1], x.dtype)
+    rows, _ = _buffers(x.shape[1], x.dtype)
     for i in range(len(x)):
         k = i % len(rows)
         if k == 0:
             _load(x, i, rows)
-        _summarise(rows, k, low, summary, i)
+        _summarise(rows, k, summary, i)
 
 
 @row_loop
 def exponentiate(x: Any, summary: Any, out: Any) -> Any:
     """Write as `summarise` does, and e into out, which may be x."""
-    rows, low = _buffers(x.shape[1], x.dtype)
+    rows, _ = _buffers(x.shape[1], x.dtype)
     for i in range(len(x)):
         k = i % len(rows)
         if k == 0:
             _load(x, i, rows)
-        _summarise(rows, k, low, summary, i)
+        _summarise(rows, k, summary, i)
         if not math.isfinite(summary[i, 0]):
             _fill(rows, k, 0.0)
         copy(out, i * x.shape[1], rows, k * rows.shape[1], x.shape[1])

@@ -1,9 +1,11 @@
-"""Row loops compiled by Numba: one row after the other, without the GIL, in float32 or float64.
+"""Row loops compiled by Numba: rows after rows, without the GIL, in float32 or float64.
 
-Each takes C-contiguous rows x classes and writes results of the same dtype; `out` may be the input. Rows are copied
-into a buffer, each padded with -inf to a multiple of `_LANES`, and every phase is a loop over a row of it that LLVM
-vectorises, 64 bytes at a time where the processor can. No fast-math flag is set but on the additions of
-`elementary.add`, whose order then depends on the length of the row alone: a row's bits depend on nothing around it.
+Each takes C-contiguous rows x classes and writes results of the same dtype; `out` may be the input. A group of rows
+is copied into a buffer, each padded with -inf to a multiple of `_LANES`; every phase is a loop over a row of it that
+LLVM vectorises, 64 bytes at a time where the processor can. A phase is done for all rows of the group before the next
+one begins: the processor then works on a row while the sum of the one before trickles through its last additions. No
+fast-math flag is set but on the additions of `elementary.add`, whose order then depends on the length of the row
+alone: a row's bits depend on nothing around it.
 
 With m the row maximum, x - m is computed with its rounding error, and exp(x - m), lifted by a power of two, is called
 e; hi + lo is the sum of e, a pair of float64. `rest` is the sum without the largest e, over the largest: the tiny
@@ -21,7 +23,7 @@ from softhead.kernels.elementary import (
     copy,
     divide,
     exp,
-    exp_difference,
+    exp_parts,
     fma,
     inlined,
     larger,
@@ -38,29 +40,34 @@ _CONFIDENT = 2.0**-20
 # T. Ogita and S. Oishi, "Accurate floating-point summation part I", SIAM Journal on Scientific Computing 31, 2008).
 _SPLITTER = 1.5 * 2.0**525
 
+# Logits of this size that are near each other, as far as their exponentials count, have an exact difference.
+_LARGE = 2.0**15
+# What is known of the rows of a group: m, the pair of their sum, `rest` or log(1 + rest), and a pair of factors.
+_M, _HI, _LO, _REST, _FACTOR, _FACTOR_LOW = range(6)
+
 _at = np.uint64  # for indices that are sums: a signed one may be negative, and the check for it hinders vectorisation
 
 
 @inlined
 def _buffers(n: Any, dtype: Any) -> Any:
-    """Return buffers for a group of rows and for the low parts of a block, on cache lines of their own."""
+    """Return a buffer for a group of rows, on cache lines of its own, and one for what is known of each."""
     width = (n + _LANES - 1) // _LANES * _LANES
     group = max(1, _BLOCK // width)
-    memory = np.empty(group * width + _BLOCK + 2 * _LANES, dtype)
+    memory = np.empty(group * width + 2 * _LANES, dtype)
     first = -memory.ctypes.data % 64 // memory.itemsize
-    second = first + group * width + _LANES
-    return memory[first : first + group * width].reshape(group, width), memory[second : second + _BLOCK]
+    return memory[first : first + group * width].reshape(group, width), np.empty((6, group))
 
 
 @inlined
 def _load(x: Any, start: Any, rows: Any) -> Any:
-    """Copy a group of rows into the buffer."""
+    """Copy a group of rows into the buffer, and return their number."""
     n, width = x.shape[1], rows.shape[1]
     size = min(len(rows), len(x) - start)
     for k in range(size):
         for j in range(_LANES):
             rows[k, _at(width - _LANES + j)] = -np.inf
         copy(rows, k * width, x, (start + k) * n, n)
+    return size
 
 
 @inlined
@@ -73,46 +80,86 @@ def _maximum(rows: Any, k: Any) -> Any:
 
 
 @inlined
-def _add_wide(rows: Any, k: Any, first: Any, low: Any, n: Any) -> Any:
-    """Return the sum of float32 numbers and of their low parts."""
-    hi, lo = 0.0, np.float32(0.0)
+def _add_wide(rows: Any, k: Any, first: Any, n: Any, lo: Any) -> Any:
+    """Return the sum of float32 numbers, and lo."""
+    hi = 0.0
     for j in range(n):
         hi = add(hi, np.float64(rows[k, _at(first + j)]))
-    for j in range(n):
-        lo = add(lo, low[j])
     return hi, np.float64(lo)
 
 
 @inlined
-def _add_exactly(rows: Any, k: Any, first: Any, low: Any, n: Any) -> Any:
-    """Return the sum of float64 numbers but for their last bits, and the sum of those and of the low parts."""
-    hi, lo = 0.0, 0.0
+def _add_exactly(rows: Any, k: Any, first: Any, n: Any, lo: Any) -> Any:
+    """Return the sum of float64 numbers but for their last bits, and lo with the sum of those."""
+    hi = 0.0
     for j in range(n):
         value = rows[k, _at(first + j)]
         leading = (_SPLITTER + value) - _SPLITTER
         hi = add(hi, leading)
-        lo = add(lo, (value - leading) + low[j])
+        lo = add(lo, value - leading)
     return hi, lo
 
 
 @inlined
-def _exponentiate(rows: Any, k: Any, m: Any, low: Any) -> Any:
+def _origin(rows: Any, k: Any, m: Any) -> Any:
+    """Return a number near m and what m has more, so that what is subtracted from a logit that counts is exact.
+
+    The error of d = x - a is (x - (d + a)) where a is a multiple of the last place of x (T. J. Dekker, "A
+    floating-point technique for extending the available precision", Numerische Mathematik 18, 1971): m itself is such
+    a number where no logit that counts is larger in size, else m rounded as one of those is. Large logits are replaced
+    by their differences to m.
+    """
+    if abs(m) > _LARGE:
+        for j in range(rows.shape[1]):
+            rows[k, j] -= m
+        m = m - m
+    far = reach(m)
+    origin = m if m + m >= far else (m - far) + far
+    return origin, m - origin
+
+
+@inlined
+def _exponentiate(rows: Any, k: Any, m: Any) -> Any:
     """Overwrite logits by e, and return their sum as a pair."""
-    least, nothing = m - reach(m), m - m
+    origin, m_low = _origin(rows, k, m)
+    least = origin - reach(m)
     hi = lo = 0.0
     for first in range(0, rows.shape[1], _BLOCK):
         n = min(rows.shape[1] - first, _BLOCK)
+        low = m - m
         for j in range(n):
             x = rows[k, _at(first + j)]
-            far = x < least  # negligible, and exactly zero: subnormal numbers would slow down what follows
-            x = m if far else x
-            e, e_low = exp_difference(x, m)
-            rows[k, _at(first + j)] = nothing if far else e
-            low[j] = nothing if far else e_low
-        more, more_lo = _add_wide(rows, k, first, low, n) if low.itemsize == 4 else _add_exactly(rows, k, first, low, n)
-        hi, lo = add_pair(hi, lo, more, more_lo)
+            x = x if x > least else least
+            d = x - origin
+            scale, s = exp_parts(d, (x - (d + origin)) - m_low)
+            e = fma(scale, s, scale)
+            rows[k, _at(first + j)] = e
+            low = add(low, fma(scale, s, scale - e))
+        more, more_low = (
+            _add_wide(rows, k, first, n, low) if rows.itemsize == 4 else _add_exactly(rows, k, first, n, low)
+        )
+        hi, lo = add_pair(hi, lo, more, more_low)
     total = hi + lo
     return total, lo - (total - hi)
+
+
+@inlined
+def _exponentiate_group(x: Any, start: Any, rows: Any, known: Any) -> Any:
+    """Load a group of rows, exponentiate it, and return its size; m, hi and lo are then known."""
+    size = _load(x, start, rows)
+    for k in range(size):
+        known[_M, k] = _maximum(rows, k)
+    for k in range(size):
+        known[_HI, k], known[_LO, k] = _exponentiate(rows, k, x.dtype.type(known[_M, k]))
+    return size
+
+
+@inlined
+def _rest_group(x: Any, size: Any, rows: Any, known: Any) -> Any:
+    """Compute the rest of every row of a group, NaN where m is not finite."""
+    for k in range(size):
+        m = x.dtype.type(known[_M, k])
+        known[_REST, k] = _rest(rows, k, m, known[_HI, k], known[_LO, k]) + np.float64(m - m)
 
 
 @inlined
@@ -146,12 +193,27 @@ def _sum_without(rows: Any, k: Any, top: Any) -> Any:
 
 
 @inlined
+def _factors(size: Any, known: Any, kind: Any) -> Any:
+    """Turn numerators into factors, which are these over the sums of e."""
+    for k in range(size):
+        factor, factor_low = divide(known[_FACTOR, k], known[_HI, k], known[_LO, k], kind)
+        known[_FACTOR, k], known[_FACTOR_LOW, k] = factor, factor_low
+
+
+@inlined
 def _store_scaled(rows: Any, k: Any, factor: Any, factor_low: Any, i: Any, out: Any) -> Any:
     """Write e times a factor: only the last operation rounds."""
-    for j in range(rows.shape[1]):
-        rows[k, j] = fma(rows[k, j], factor, rows[k, j] * factor_low)
-    n = out.shape[1]
-    copy(out, i * n, rows, k * rows.shape[1], n)
+    for j in range(out.shape[1]):
+        out[i, j] = fma(rows[k, j], factor, rows[k, j] * factor_low)
+
+
+@inlined
+def _store_group(size: Any, rows: Any, known: Any, start: Any, out: Any) -> Any:
+    """Write the rows of a group, times their factors."""
+    _factors(size, known, out.dtype.type)
+    for k in range(size):
+        factor, factor_low = out.dtype.type(known[_FACTOR, k]), out.dtype.type(known[_FACTOR_LOW, k])
+        _store_scaled(rows, k, factor, factor_low, start + k, out)
 
 
 @inlined
@@ -164,113 +226,85 @@ def _fill(out: Any, i: Any, value: Any) -> Any:
 @row_loop
 def softmax(x: Any, out: Any) -> Any:
     """Write the softmax of every row."""
-    rows, low = _buffers(x.shape[1], x.dtype)
-    for i in range(len(x)):
-        k = i % len(rows)
-        if k == 0:
-            _load(x, i, rows)
-        m = _maximum(rows, k)
-        if math.isfinite(m):
-            hi, lo = _exponentiate(rows, k, m, low)
-            factor, factor_low = divide(1.0, hi, lo, out.dtype.type)
-            _store_scaled(rows, k, factor, factor_low, i, out)
-        else:
-            _fill(out, i, np.nan)
+    rows, known = _buffers(x.shape[1], x.dtype)
+    for start in range(0, len(x), len(rows)):
+        size = _exponentiate_group(x, start, rows, known)
+        for k in range(size):
+            known[_FACTOR, k] = 1.0 + (known[_M, k] - known[_M, k])  # NaN where m is not finite
+        _store_group(size, rows, known, start, out)
 
 
 @row_loop
 def log_softmax(x: Any, out: Any) -> Any:
     """Write the logarithm of the softmax of every row."""
-    rows, low = _buffers(x.shape[1], x.dtype)
-    for i in range(len(x)):
-        k = i % len(rows)
-        if k == 0:
-            _load(x, i, rows)
-        m = _maximum(rows, k)
-        if math.isfinite(m):
-            hi, lo = _exponentiate(rows, k, m, low)
-            rest = _rest(rows, k, m, hi, lo)
-            log_sum = out.dtype.type(log1p(rest))
+    rows, known = _buffers(x.shape[1], x.dtype)
+    for start in range(0, len(x), len(rows)):
+        size = _exponentiate_group(x, start, rows, known)
+        _rest_group(x, size, rows, known)
+        for k in range(size):
+            known[_REST, k] = log1p(known[_REST, k])
+        for k in range(size):
+            m, log_sum = out.dtype.type(known[_M, k]), out.dtype.type(known[_REST, k])
             for j in range(x.shape[1]):
-                out[i, j] = (x[i, j] - m) - log_sum
-        else:
-            _fill(out, i, np.nan)
+                out[start + k, j] = (x[start + k, j] - m) - log_sum
 
 
 @row_loop
 def logsumexp(x: Any, out: Any) -> Any:
     """Write log(sum of exp) of every row into out, of shape (rows, 1)."""
-    rows, low = _buffers(x.shape[1], x.dtype)
-    for i in range(len(x)):
-        k = i % len(rows)
-        if k == 0:
-            _load(x, i, rows)
-        m = _maximum(rows, k)
-        if math.isfinite(m):
-            hi, lo = _exponentiate(rows, k, m, low)
-            rest = _rest(rows, k, m, hi, lo)
-            out[i, 0] = m + log1p(rest)
-        else:
-            out[i, 0] = m
+    rows, known = _buffers(x.shape[1], x.dtype)
+    for start in range(0, len(x), len(rows)):
+        size = _exponentiate_group(x, start, rows, known)
+        _rest_group(x, size, rows, known)
+        for k in range(size):
+            m = known[_M, k]
+            lse = m + log1p(known[_REST, k])
+            out[start + k, 0] = lse if m - m == 0.0 else m
 
 
 @inlined
-def _losses(labels: Any, weight: Any, margins: Any, losses: Any) -> Any:
-    """Turn `rest` into weight * (log(1 + rest) + margin); an infinite loss without weight is nothing."""
-    for i in range(len(losses)):  # apart from the rows: log1p, too, is vectorised
-        losses[i] = log1p(losses[i]) + margins[i]
-    for i in range(len(losses)):
-        own = weight[labels[i]] if labels[i] >= 0 else 0.0
-        losses[i] = 0.0 if own == 0.0 and losses[i] == np.inf else own * losses[i]
+def _losses(x: Any, labels: Any, weight: Any, start: Any, size: Any, known: Any, losses: Any) -> Any:
+    """Write weight * (log(1 + rest) + m - logit); an infinite loss without weight is nothing."""
+    for k in range(size):  # apart from what follows: log1p, too, is vectorised
+        losses[start + k] = log1p(known[_REST, k])
+    for k in range(size):
+        label, loss, own = labels[start + k], 0.0, 0.0
+        if label >= 0:
+            own = weight[label]
+            loss = losses[start + k] + (known[_M, k] - np.float64(x[start + k, label]))
+        losses[start + k] = 0.0 if own == 0.0 and (loss == np.inf or label < 0) else own * loss
 
 
 @row_loop
 def cross_entropy(x: Any, labels: Any, weight: Any, losses: Any) -> Any:
     """Write the loss of every row (float64) for integer labels; a negative label has loss zero."""
-    rows, low = _buffers(x.shape[1], x.dtype)
-    margins = np.zeros(len(x))
-    for i in range(len(x)):
-        k = i % len(rows)
-        if k == 0:
-            _load(x, i, rows)
-        label = labels[i]
-        losses[i] = 0.0
-        if label >= 0:
-            m = _maximum(rows, k)
-            margins[i] = np.float64(m) - np.float64(rows[k, label])
-            losses[i] = np.nan
-            if math.isfinite(m):
-                hi, lo = _exponentiate(rows, k, m, low)
-                losses[i] = _rest(rows, k, m, hi, lo)
-    _losses(labels, weight, margins, losses)
+    rows, known = _buffers(x.shape[1], x.dtype)
+    for start in range(0, len(x), len(rows)):
+        size = _exponentiate_group(x, start, rows, known)
+        _rest_group(x, size, rows, known)
+        _losses(x, labels, weight, start, size, known, losses)
 
 
 @row_loop
 def cross_entropy_gradient(x: Any, labels: Any, weight: Any, denominator: Any, losses: Any, out: Any) -> Any:
     """Write as `cross_entropy` does, and the gradient of every row's loss / denominator into out."""
-    rows, low = _buffers(x.shape[1], x.dtype)
-    margins = np.zeros(len(x))
-    for i in range(len(x)):
-        k = i % len(rows)
-        if k == 0:
-            _load(x, i, rows)
-        label = labels[i]
-        if label < 0:
-            losses[i] = 0.0
-            _fill(out, i, 0.0)
-            continue
-        m = _maximum(rows, k)
-        if not math.isfinite(m):
-            losses[i] = np.nan
-            _fill(out, i, np.nan)
-            continue
-        margin = np.float64(m) - np.float64(rows[k, label])
-        hi, lo = _exponentiate(rows, k, m, low)
-        rest = _rest(rows, k, m, hi, lo)
-        margins[i], losses[i] = margin, rest
-        scale = weight[label] / denominator
-        factor, factor_low = divide(scale, hi, lo, out.dtype.type)
-        share = rest / (1.0 + rest) if margin == 0.0 else ((hi - np.float64(rows[k, label])) + lo) / hi
-        _store_scaled(rows, k, factor, factor_low, i, out)
-        out[i, label] = -scale * share
-    _losses(labels, weight, margins, losses)
+    rows, known = _buffers(x.shape[1], x.dtype)
+    own = np.empty(len(rows))
+    for start in range(0, len(x), len(rows)):
+        size = _exponentiate_group(x, start, rows, known)
+        _rest_group(x, size, rows, known)
+        _losses(x, labels, weight, start, size, known, losses)
+        for k in range(size):
+            label, rest, hi, lo = max(labels[start + k], 0), known[_REST, k], known[_HI, k], known[_LO, k]
+            scale = weight[label] / denominator
+            share = rest / (1.0 + rest)
+            if np.float64(x[start + k, label]) != known[_M, k]:
+                share = ((hi - np.float64(rows[k, label])) + lo) / hi
+            known[_FACTOR, k] = scale + (rest - rest)
+            own[k] = -scale * (share + (rest - rest))
+        _store_group(size, rows, known, start, out)
+        for k in range(size):
+            if labels[start + k] >= 0:
+                out[start + k, labels[start + k]] = own[k]
+            else:
+                _fill(out, start + k, 0.0)
