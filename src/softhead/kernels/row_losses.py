@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from softhead.kernels import compiled, primitives
+from softhead.kernels import compiled, primitives, wide_rows
 from softhead.kernels.tiles import Tile, exponentiate, row_blocks, store
 
 
@@ -35,10 +35,7 @@ def cross_entropy(
     if compiled.takes_loss(logits, logits, weight, label_smoothing, temperature, z_loss, 1.0):
         compiled.cross_entropy(logits, labels, weight, losses)
         return
-    for block in row_blocks(*logits.shape):
-        tile = exponentiate(logits[block], temperature)
-        targets = _from_labels(labels[block], weight, label_smoothing)
-        losses[block] = np.where(labels[block] < 0, 0.0, _loss(tile, targets, temperature, z_loss))
+    wide_rows.cross_entropy(logits, labels, weight, label_smoothing, temperature, z_loss, losses)
 
 
 @np.errstate(all="ignore")
@@ -57,14 +54,9 @@ def cross_entropy_gradient(
     if compiled.takes_loss(logits, out, weight, label_smoothing, temperature, z_loss, denominator):
         compiled.cross_entropy_gradient(logits, labels, weight, denominator, losses, out)
         return
-    for block in row_blocks(*logits.shape):
-        tile = exponentiate(logits[block], temperature)
-        targets = _from_labels(labels[block], weight, label_smoothing)
-        ignored = labels[block] < 0
-        losses[block] = np.where(ignored, 0.0, _loss(tile, targets, temperature, z_loss))
-        gradient = _gradient(tile, targets, temperature, z_loss, denominator)
-        gradient[:, ignored] = 0.0
-        store(gradient, out[block])
+    wide_rows.cross_entropy_gradient(
+        logits, labels, weight, label_smoothing, temperature, z_loss, denominator, losses, out
+    )
 
 
 @np.errstate(all="ignore")
@@ -78,10 +70,7 @@ def soft_cross_entropy(
     losses: np.ndarray,
 ) -> None:
     """Write the loss of every row (float64) for targets given as probabilities."""
-    for block in row_blocks(*logits.shape):
-        tile = exponentiate(logits[block], temperature)
-        targets = _from_probabilities(probabilities[block], weight, label_smoothing)
-        losses[block] = _loss(tile, targets, temperature, z_loss)
+    wide_rows.cross_entropy(logits, probabilities, weight, label_smoothing, temperature, z_loss, losses)
 
 
 @np.errstate(all="ignore")
@@ -97,11 +86,9 @@ def soft_cross_entropy_gradient(
     out: np.ndarray,
 ) -> None:
     """Write as `soft_cross_entropy` does, and the gradient of every row's loss / denominator into out."""
-    for block in row_blocks(*logits.shape):
-        tile = exponentiate(logits[block], temperature)
-        targets = _from_probabilities(probabilities[block], weight, label_smoothing)
-        losses[block] = _loss(tile, targets, temperature, z_loss)
-        store(_gradient(tile, targets, temperature, z_loss, denominator), out[block])
+    wide_rows.cross_entropy_gradient(
+        logits, probabilities, weight, label_smoothing, temperature, z_loss, denominator, losses, out
+    )
 
 
 @np.errstate(all="ignore")

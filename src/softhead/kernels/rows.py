@@ -6,8 +6,8 @@ softmax, its logarithm and its normaliser have a compiled form (see `loops`), ev
 
 import numpy as np
 
-from softhead.kernels import compiled, primitives
-from softhead.kernels.tiles import exponentiate, row_blocks, store, total
+from softhead.kernels import compiled, primitives, wide_maps, wide_rows
+from softhead.kernels.tiles import row_blocks, store, total
 
 
 @np.errstate(all="ignore")
@@ -16,8 +16,7 @@ def softmax(x: np.ndarray, temperature: float, out: np.ndarray) -> None:
     if compiled.takes(x, out, temperature):
         compiled.softmax(x, out)
         return
-    for block in row_blocks(*x.shape):
-        store(exponentiate(x[block], temperature).probabilities(), out[block])
+    wide_rows.map_rows(wide_maps.softmax, x, (temperature,), out)
 
 
 @np.errstate(all="ignore")
@@ -26,8 +25,7 @@ def log_softmax(x: np.ndarray, temperature: float, out: np.ndarray) -> None:
     if compiled.takes(x, out, temperature):
         compiled.log_softmax(x, out)
         return
-    for block in row_blocks(*x.shape):
-        store(exponentiate(x[block], temperature).log_probabilities(), out[block])
+    wide_rows.map_rows(wide_maps.log_softmax, x, (temperature,), out)
 
 
 @np.errstate(all="ignore")
@@ -36,11 +34,7 @@ def logsumexp(x: np.ndarray, out: np.ndarray) -> None:
     if compiled.takes(x, out):
         compiled.logsumexp(x, out)
         return
-    for block in row_blocks(*x.shape):
-        tile = exponentiate(x[block], 1.0)
-        largest = x[block][tile.rows, tile.top].astype(np.float64)
-        lse = np.where(np.isinf(largest), largest, tile.log_sum_exp(1.0))
-        store(lse[np.newaxis], out[block])
+    wide_rows.map_rows(wide_maps.logsumexp, x, (), out)
 
 
 @np.errstate(all="ignore")
