@@ -1,0 +1,246 @@
+"""Passes over the rows of a linear softmax model, compiled: each row is read once for all that is made of it.
+
+Rows are taken in tiles that stay in cache from their logits to their part of the gradient. Products are taken in the
+dtype of `weights`, sums over tiles in float64. The logits are rounded products, so that their exponentials are taken in
+their own dtype, to a few units in the last place. What confident rows need is kept: their tiny loss is log1p(rest) and
+the residual of their true class is -rest / total, with `rest` the sum of all other exponentials, never p - 1.
+
+Arrays, with `width` the number of classes padded to whole vectors and a multiple of STEP, and d that of features:
+
+- x: rows (n, d), of which those from start to stop are taken; shares (n,): their weights a_i, float64;
+- weights (d, width), zero beyond the classes; intercepts (width,), -inf beyond the classes;
+- gradient (d padded to a multiple of STEP, width) and sums (width,): float64, and added to;
+- tile, z: space for the rows and the logits of a tile, in the dtype of `weights`; their length is the tile's.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from softhead.kernels.elementary import inlined, log1p, row_loop
+from softhead.kernels.multiply import STEP, add_product, add_square
+from softhead.kernels.vectors import exponentiate, maximum, scale
+
+_DEPTH = 1024  # features of a partial sum of logits: the weights of a block of classes stay in the second-level cache
+
+
+@inlined
+def _logits(x: Any, at: Any, stride: Any, d: Any, size: Any, weights: Any, intercepts: Any, z: Any) -> Any:
+    """Write the logits of `size` rows, from a flat position on."""
+    for i in range(size):
+        for c in range(z.shape[1]):
+            z[i, c] = intercepts[c]
+    for first in range(0, d, _DEPTH):
+        add_product(x, at + first, stride, 1, min(d - first, _DEPTH), weights[first:], z, size)
+
+
+@inlined
+def _load(x: Any, first: Any, size: Any, tile: Any) -> Any:
+    """Copy rows into the tile."""
+    for i in range(size):
+        for j in range(x.shape[1]):
+            tile[i, j] = x[first + i, j]
+
+
+@inlined
+def _class_residuals(z: Any, first: Any, size: Any, classes: Any, shares: Any, rests: Any, sums: Any) -> Any:
+    """Turn logits into shares * (p - one_hot), add these to `sums`, and return the sum of shares * losses."""
+    kind, width = z.dtype.type, z.shape[1]
+    loss = 0.0
+    for i in range(size):
+        at, y, share = i * width, classes[first + i], shares[first + i]
+        m = maximum(z, at, width)
+        margin = np.float64(m) - np.float64(z[i, y])  # 0 where the true class is on top
+        z[i, y] = -np.inf
+        rest = exponentiate(z, at, width, m)
+        total = rest + (1.0 if margin == 0.0 else math.exp(-margin))
+        z[i, y] = kind(-rest)
+        scale(z, at, width, kind(share / total), sums)
+        # On top: total = 1 + rest. Below: the exponential of the top class, 1, is inside rest.
+        rests[i] = rest if margin == 0.0 else total - 1.0
+        loss += share * margin
+    for i in range(size):  # apart from the rows: log1p, too, is vectorised
+        rests[i] = log1p(rests[i])
+    for i in range(size):
+        loss += shares[first + i] * rests[i]
+    return loss
+
+
+@inlined
+def _distribution_residuals(z: Any, first: Any, size: Any, targets: Any, shares: Any, sums: Any) -> Any:
+    """Turn logits into shares * (sum(q) p - q), add these to `sums`, and return the sum of shares * losses."""
+    kind, width = z.dtype.type, z.shape[1]
+    loss = 0.0
+    for i in range(size):
+        at, q, share = i * width, targets[first + i], shares[first + i]
+        m = maximum(z, at, width)
+        top, inner, mass = 0, 0.0, 0.0
+        for c in range(len(q) - 1, -1, -1):
+            top = c if z[i, c] == m else top
+            inner += np.float64(q[c]) * (np.float64(z[i, c]) - np.float64(m)) if q[c] > 0.0 else 0.0
+            mass += q[c]
+        z[i, top] = -np.inf
+        rest = exponentiate(z, at, width, m)
+        factor = mass / (1.0 + rest)
+        others = 0.0
+        for c in range(len(q)):
+            others += 0.0 if c == top else q[c]
+            z[i, c] = kind(factor * z[i, c] - q[c])
+        # Of the class on top, mass p - q = (mass - q) - mass (1 - p): what the other classes are given and have.
+        z[i, top] = kind(others - factor * rest)
+        scale(z, at, width, kind(share), sums)
+        loss += share * (mass * math.log1p(rest) - inner)
+    return loss
+
+
+@inlined
+def _residuals(z: Any, first: Any, size: Any, targets: Any, shares: Any, rests: Any, sums: Any) -> Any:
+    """Turn logits into weighted residuals, for classes or distributions."""
+    if targets.ndim == 1:
+        return _class_residuals(z, first, size, targets, shares, rests, sums)
+    return _distribution_residuals(z, first, size, targets, shares, sums)
+
+
+@row_loop
+def loss_pass(
+    x: Any,
+    start: Any,
+    stop: Any,
+    in_place: Any,
+    weights: Any,
+    intercepts: Any,
+    targets: Any,
+    shares: Any,
+    gradient: Any,
+    sums: Any,
+    tile: Any,
+    z: Any,
+) -> Any:
+    """Return sum_i a_i CE_i over the rows, and add its gradient; targets are integer classes or distributions.
+
+    Contiguous rows may be used where they lie, `in_place`.
+    """
+    d, stride = x.shape[1], tile.shape[1]
+    rests = np.empty(len(tile))
+    loss = 0.0
+    for first in range(start, stop, len(tile)):
+        size = min(len(tile), stop - first)
+        # Products read whole steps of rows and features: beyond the last row there is nothing to be read.
+        if in_place and first + size + STEP < len(x):
+            at = first * d
+            _logits(x, at, d, d, size, weights, intercepts, z)
+            loss += _residuals(z, first, size, targets, shares, rests, sums)
+            add_product(x, at, 1, d, size, z, gradient, d)
+        else:
+            _load(x, first, size, tile)
+            _logits(tile, 0, stride, d, size, weights, intercepts, z)
+            loss += _residuals(z, first, size, targets, shares, rests, sums)
+            add_product(tile, 0, 1, stride, size, z, gradient, d)
+    return loss
+
+
+@row_loop
+def moment_pass(
+    x: Any, start: Any, stop: Any, targets: Any, shares: Any, moments: Any, sums: Any, sizes: Any, tile: Any, z: Any
+) -> Any:
+    """Add X^T A Q to `moments`, the sum of a_i q_i to `sums`, and that of a_i abs(x_i) to `sizes`."""
+    d, width = x.shape[1], z.shape[1]
+    for first in range(start, stop, len(tile)):
+        size = min(len(tile), stop - first)
+        _load(x, first, size, tile)
+        z[:size] = 0.0
+        for i in range(size):
+            share = shares[first + i]
+            if targets.ndim == 1:
+                z[i, targets[first + i]] = 1.0
+            else:
+                z[i, : targets.shape[1]] = targets[first + i]
+            scale(z, i * width, width, z.dtype.type(share), sums)
+            for j in range(d):
+                sizes[j] += share * abs(np.float64(tile[i, j]))
+        add_product(tile, 0, 1, tile.shape[1], size, z, moments, d)
+
+
+@inlined
+def _probabilities(z: Any, i: Any, factor: Any, nothing: Any) -> Any:
+    """Turn a row of logits into its probabilities times a factor."""
+    width = z.shape[1]
+    total = exponentiate(z, i * width, width, maximum(z, i * width, width))
+    scale(z, i * width, width, z.dtype.type(factor / total), nothing)
+
+
+@row_loop
+def intercept_pass(
+    x: Any,
+    start: Any,
+    stop: Any,
+    weights: Any,
+    intercepts: Any,
+    shares: Any,
+    coupled: Any,
+    second: Any,
+    sums: Any,
+    tile: Any,
+    z: Any,
+) -> Any:
+    """Add A P to `sums` and, where the rows are to be `coupled`, P^T A P to `second` (width, width)."""
+    d, width = x.shape[1], z.shape[1]
+    nothing = np.zeros(width)
+    for first in range(start, stop, len(tile)):
+        size = min(len(tile), stop - first)
+        _load(x, first, size, tile)
+        _logits(tile, 0, tile.shape[1], d, size, weights, intercepts, z)
+        for i in range(size):
+            root = math.sqrt(shares[first + i])
+            _probabilities(z, i, root, nothing)
+            for c in range(width):
+                sums[c] += root * np.float64(z[i, c])
+        if coupled:
+            add_product(z, 0, 1, width, size, z, second, width)
+
+
+@row_loop
+def gram_pass(
+    x: Any,
+    start: Any,
+    stop: Any,
+    stride: Any,
+    curved: Any,
+    weights: Any,
+    intercepts: Any,
+    shares: Any,
+    n_classes: Any,
+    gram: Any,
+    sums: Any,
+    tile: Any,
+    z: Any,
+    weighted: Any,
+) -> Any:
+    """Add sum_i a_i w_i x_i x_i^T, on and above the diagonal, to `gram`, and sum_i a_i w_i (x_i, 1) to `sums`.
+
+    Over every `stride`-th row; w_i = (1 - sum_c p_ic^2) / (C - 1) where the metric is to be `curved`, else 1/2.
+    `weighted` is space for the weighted rows of a tile, zero beyond the features and as wide as `gram`.
+    """
+    d, width = x.shape[1], z.shape[1]
+    nothing = np.zeros(width)
+    for first in range(start, stop, len(tile) * stride):
+        size = min(len(tile), (stop - first + stride - 1) // stride)
+        for i in range(size):
+            for j in range(d):
+                tile[i, j] = x[first + i * stride, j]
+        if curved:
+            _logits(tile, 0, tile.shape[1], d, size, weights, intercepts, z)
+        for i in range(size):
+            w = 0.5
+            if curved:
+                _probabilities(z, i, 1.0, nothing)
+                w = 1.0
+                for c in range(width):
+                    w -= np.float64(z[i, c]) * np.float64(z[i, c])
+                w = max(w, 0.0) / (n_classes - 1)
+            for j in range(d):
+                weighted[i, j] = tile[i, j]
+            weighted[i, d] = 1.0
+            scale(weighted, i * weighted.shape[1], weighted.shape[1], z.dtype.type(w * shares[first + i * stride]), sums)
+        add_square(tile, tile.shape[1], size, weighted, gram, d)
