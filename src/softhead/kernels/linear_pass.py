@@ -175,16 +175,16 @@ def intercept_pass(
     x: Any,
     start: Any,
     stop: Any,
+    stride: Any,
     weights: Any,
     intercepts: Any,
     shares: Any,
-    coupled: Any,
     second: Any,
     sums: Any,
     tile: Any,
     z: Any,
 ) -> Any:
-    """Add A P to `sums` and, where the rows are to be `coupled`, P^T A P to `second` (width, width)."""
+    """Add the sum of a_i p_i to `sums` and P^T A P over every `stride`-th tile to `second` (width, width)."""
     d, width = x.shape[1], z.shape[1]
     nothing = np.zeros(width)
     for first in range(start, stop, len(tile)):
@@ -196,7 +196,7 @@ def intercept_pass(
             _probabilities(z, i, root, nothing)
             for c in range(width):
                 sums[c] += root * np.float64(z[i, c])
-        if coupled:
+        if first // len(tile) % stride == 0:
             add_product(z, 0, 1, width, size, z, second, width)
 
 

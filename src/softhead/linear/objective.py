@@ -8,6 +8,7 @@ import numpy as np
 
 from softhead.kernels.residuals import class_residuals, distribution_residuals, probabilities
 from softhead.linear.blocks import RowBlocks
+from softhead.linear.passes import DensePasses
 
 
 class LinearSoftmaxObjective:
@@ -47,6 +48,7 @@ class LinearSoftmaxObjective:
         dtype: np.dtype | None = None,
     ) -> None:
         self.blocks = RowBlocks(X, X.dtype if dtype is None else dtype, n_classes)
+        self._dense = DensePasses(X, self.blocks.dtype, n_classes) if suited(X, n_classes) else None
         self.X, self.targets, self.l2, self.fit_intercept = self.blocks.X, targets, l2, fit_intercept
         self.dtype = self.blocks.dtype
         self.n_rows, self.n_features = X.shape
@@ -102,7 +104,11 @@ class LinearSoftmaxObjective:
         loss = 0.0
         gradient = np.zeros(self.shape)
         with np.errstate(over="ignore", invalid="ignore"):  # a trial step may overflow; the line search sees a NaN
-            for rows, block, logits in self._logits(coef):
+            if self._dense is not None:
+                loss, *parts = self._dense.loss_gradient(*self.split(coef), self.targets, self.row_weights)
+                for part, value in zip(self.split(gradient), parts, strict=True):
+                    part[...] = value
+            for rows, block, logits in self._logits(coef) if self._dense is None else ():
                 a = self.row_weights[rows]
                 self._to_residuals(logits, rows, a, losses[: len(a)])
                 loss += float(a @ losses[: len(a)])
@@ -127,26 +133,30 @@ class LinearSoftmaxObjective:
 
     def intercept_system(self, coef: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the gradient and the Hessian of F in the intercepts alone: pbar - pi and diag(pbar) - P^T A P."""
-        mean = np.zeros(self.n_classes)
-        second = np.zeros((self.n_classes, self.n_classes))
         # P^T A P costs n C^2: where that is more than the rest of a pass, a sample of blocks estimates it.
-        n_blocks = -(-self.n_rows // self.blocks.rows)
-        stride = min(n_blocks, 1 + self.n_classes // (4 * self.n_features + 64))
-        sampled = 0.0
-        for index, (rows, _, p) in enumerate(self._logits(coef)):
-            probabilities(p)
-            a = self.row_weights[rows]
-            mean += a @ p
-            if index % stride == 0:
-                second += (p * a[:, None].astype(self.dtype)).T @ p
-                sampled += float(a.sum())
+        stride = 1 + self.n_classes // (4 * self.n_features + 64)
+        if self._dense is not None:
+            mean, second = self._dense.intercept_system(*self.split(coef), self.row_weights, stride)
+        else:
+            mean = np.zeros(self.n_classes)
+            second = np.zeros((self.n_classes, self.n_classes))
+            for index, (rows, _, p) in enumerate(self._logits(coef)):
+                probabilities(p)
+                a = self.row_weights[rows]
+                mean += a @ p
+                if index % stride == 0:
+                    second += (p * a[:, None].astype(self.dtype)).T @ p
         self.passes += 0.5
         scale = second.sum(axis=1)
         hessian = np.diag(scale) - second
-        return mean - self.target_moments()[1], hessian / max(sampled, np.finfo(float).tiny)
+        return mean - self.target_moments()[1], hessian / max(float(scale.sum()), np.finfo(float).tiny)
 
     def target_moments(self) -> tuple[np.ndarray, np.ndarray]:
         """Return X^T A Q as (n_classes, n_features) and pi = sum_i a_i q_i as (n_classes,): they are constant."""
+        if "moments" not in self._of_data and self._dense is not None:
+            moments, frequencies, sizes = self._dense.moments(self.targets, self.row_weights)
+            self.passes += 0.5
+            self._of_data |= {"moments": (moments, frequencies), "mean_sizes": sizes}
         if "moments" not in self._of_data:
             moments = np.zeros(self.shape)
             frequencies = np.zeros(self.n_classes)
@@ -166,6 +176,8 @@ class LinearSoftmaxObjective:
 
     def mean_sizes(self) -> np.ndarray:
         """Return sum_i a_i abs(x_i) as (n_features,); it is constant."""
+        if "mean_sizes" not in self._of_data and self._dense is not None:
+            self.target_moments()
         if "mean_sizes" not in self._of_data:
             sizes = np.zeros(self.n_features)
             for rows, block in self.blocks:

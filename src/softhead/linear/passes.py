@@ -1,0 +1,147 @@
+"""Passes over dense rows by compiled loops, on several threads: what the objective and its metric sum over rows."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from softhead.kernels.linear_pass import gram_pass, intercept_pass, loss_pass, moment_pass
+from softhead.kernels.multiply import STEP
+from softhead.kernels.threads import in_parallel
+from softhead.kernels.vectors import lanes
+
+# Of rows, in the second-level cache from their logits to their gradient.
+_TILE_BYTES = 300_000
+_LEAST_ROWS, _MOST_ROWS = 32, 256
+# Rows are cut into stripes of at least so many tiles: each has sums of its own, as many numbers as there are
+# coefficients, which are added at the end.
+_STRIPE_TILES, _MOST_STRIPES = 16, 32
+_TOTALS_BYTES = 2**27
+# Multiply-adds of a stripe, below which a thread is not worth its start, and of one call, between which Ctrl-C is seen.
+_STRIPE_WORK, _CALL_WORK = 2**20, 2**30
+
+
+def suited(X: Any, n_classes: int) -> bool:
+    """Return whether the compiled passes are for this `X`: dense, and the sums of a few stripes fit in memory."""
+    return isinstance(X, np.ndarray) and 64 * X.shape[1] * n_classes <= _TOTALS_BYTES
+
+
+def _rounded_up(n: int, step: int) -> int:
+    return -(-n // step) * step
+
+
+class DensePasses:
+    """Sums over the rows of a dense `X`, in the dtype of the products with float64 totals.
+
+    The rows are cut into stripes in a way that depends on shapes alone, and what the stripes give is added in their
+    order: results do not depend on the number of threads.
+    """
+
+    def __init__(self, X: np.ndarray, dtype: np.dtype, n_classes: int) -> None:
+        self.X = np.asarray(X)
+        self._dtype, self._n_classes = np.dtype(dtype), n_classes
+        n_rows, n_features = X.shape
+        self._width = _rounded_up(n_classes, max(STEP, lanes(self._dtype.itemsize)))
+        self._depth = _rounded_up(n_features, STEP)
+        fitting = _TILE_BYTES // (self._depth * self._dtype.itemsize) // STEP * STEP
+        self._tile_rows = min(max(fitting, _LEAST_ROWS), _MOST_ROWS)
+        self._in_place = self.X.flags.c_contiguous
+        n_tiles = -(-n_rows // self._tile_rows)
+        row_work = (n_features + 32) * self._width
+        most = (_MOST_STRIPES, n_tiles // _STRIPE_TILES, n_rows * row_work // _STRIPE_WORK)
+        self._n_stripes = max(1, min(most))
+        self._call_rows = max(1, _CALL_WORK // (row_work * self._tile_rows)) * self._tile_rows
+
+    def loss_gradient(
+        self, coef: np.ndarray, intercepts: np.ndarray, targets: np.ndarray, shares: np.ndarray
+    ) -> tuple[float, np.ndarray, np.ndarray]:
+        """Return sum_i a_i CE_i and its gradient in the weights (n_classes, n_features) and in the intercepts."""
+        parameters = self._padded(coef, intercepts)
+
+        def run(start: int, stop: int, gradient: np.ndarray, sums: np.ndarray, loss: np.ndarray, space: Any) -> None:
+            loss += loss_pass(
+                self.X, start, stop, self._in_place, *parameters, targets, shares, gradient, sums, *space
+            )
+
+        gradient, sums, loss = self._sum(run, (self._depth, self._width), (self._width,), (1,))
+        return float(loss[0]), gradient[: self.X.shape[1], : self._n_classes].T, sums[: self._n_classes]
+
+    def moments(self, targets: np.ndarray, shares: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return X^T A Q as (n_classes, n_features), sum_i a_i q_i, and sum_i a_i abs(x_i)."""
+
+        def run(start: int, stop: int, moments: np.ndarray, sums: np.ndarray, sizes: np.ndarray, space: Any) -> None:
+            moment_pass(self.X, start, stop, targets, shares, moments, sums, sizes, *space)
+
+        moments, sums, sizes = self._sum(run, (self._depth, self._width), (self._width,), (self.X.shape[1],))
+        return moments[: self.X.shape[1], : self._n_classes].T, sums[: self._n_classes], sizes
+
+    def intercept_system(
+        self, coef: np.ndarray, intercepts: np.ndarray, shares: np.ndarray, stride: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return sum_i a_i p_i, and P^T A P over every `stride`-th tile of rows."""
+        parameters = self._padded(coef, intercepts)
+
+        def run(start: int, stop: int, second: np.ndarray, sums: np.ndarray, space: Any) -> None:
+            intercept_pass(self.X, start, stop, stride, *parameters, shares, second, sums, *space)
+
+        second, sums = self._sum(run, (self._width, self._width), (self._width,))
+        return sums[: self._n_classes], second[: self._n_classes, : self._n_classes]
+
+    def gram(self, coef: np.ndarray | None, intercepts: np.ndarray, shares: np.ndarray, stride: int) -> np.ndarray:
+        """Return sum_i a_i w_i x~_i x~_i^T over every `stride`-th row, x~ with a 1 at its end; w as in `gram_pass`."""
+        n_features = self.X.shape[1]
+        width = _rounded_up(n_features + 1, max(STEP, lanes(self._dtype.itemsize)))
+        weights = np.zeros((self._n_classes, n_features)) if coef is None else coef
+        parameters = self._padded(weights, intercepts)
+        curved = coef is not None
+
+        def run(start: int, stop: int, gram: np.ndarray, sums: np.ndarray, space: Any) -> None:
+            weighted = np.zeros((self._tile_rows, width), self._dtype)
+            start += -start % stride
+            gram_pass(
+                self.X, start, stop, stride, curved, *parameters, shares, self._n_classes, gram, sums, *space, weighted
+            )
+
+        gram, sums = self._sum(run, (width, width), (width,))
+        gram = gram[: n_features + 1, : n_features + 1]
+        gram[-1] = gram[:, -1] = sums[: n_features + 1]
+        upper = np.triu(gram)
+        return upper + np.triu(gram, 1).T
+
+    def _padded(self, weights: np.ndarray, intercepts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the coefficients as the loops take them."""
+        columns = np.zeros((self.X.shape[1], self._width), self._dtype)
+        columns[:, : self._n_classes] = weights.T
+        last = np.full(self._width, -np.inf, self._dtype)
+        last[: self._n_classes] = intercepts
+        return columns, last
+
+    def _sum(self, run: Callable[..., None], *shapes: tuple[int, ...]) -> tuple[np.ndarray, ...]:
+        """Call run(start, stop, *totals, space) for all rows; return the totals, float64 arrays of these shapes."""
+        n_stripes = max(1, min(self._n_stripes, _TOTALS_BYTES // (8 * sum(map(math.prod, shapes)))))
+        stripe_rows = _rounded_up(-(-len(self.X) // n_stripes), self._tile_rows)
+        totals = [np.zeros((n_stripes, *shape)) for shape in shapes]
+        spaces: list[tuple[np.ndarray, np.ndarray]] = []
+        stopped = False
+
+        def work(k: int) -> None:
+            nonlocal stopped
+            space = spaces.pop() if spaces else self._space()
+            try:
+                end = min((k + 1) * stripe_rows, len(self.X))
+                for start in range(k * stripe_rows, end, self._call_rows):
+                    if stopped:
+                        return
+                    run(start, min(start + self._call_rows, end), *(total[k] for total in totals), space)
+            except BaseException:
+                stopped = True
+                raise
+            spaces.append(space)
+
+        in_parallel(work, n_stripes)
+        return tuple(total[0] if n_stripes == 1 else total.sum(axis=0) for total in totals)
+
+    def _space(self) -> tuple[np.ndarray, np.ndarray]:
+        tile = np.zeros((self._tile_rows, self._depth), self._dtype)
+        return tile, np.zeros((self._tile_rows, self._width), self._dtype)
