@@ -8,7 +8,7 @@ import numpy as np
 
 from softhead.kernels.residuals import class_residuals, distribution_residuals, probabilities
 from softhead.linear.blocks import RowBlocks
-from softhead.linear.passes import DensePasses
+from softhead.linear.passes import TOTALS_BYTES, DensePasses, suited
 
 
 class LinearSoftmaxObjective:
@@ -150,6 +150,16 @@ class LinearSoftmaxObjective:
         scale = second.sum(axis=1)
         hessian = np.diag(scale) - second
         return mean - self.target_moments()[1], hessian / max(float(scale.sum()), np.finfo(float).tiny)
+
+    def compiled_gram(self, coef: np.ndarray | None, stride: int) -> np.ndarray | None:
+        """Return sum_i a_i w_i x~_i x~_i^T over every `stride`-th row, as `DensePasses.gram` does; None if it cannot."""
+        if self._dense is None or 32 * self.shape[1] ** 2 > TOTALS_BYTES:
+            return None
+        parts = (None, np.zeros(self.n_classes)) if coef is None else self.split(coef)
+        gram = self._dense.gram(*parts, self.row_weights, stride)
+        self.passes += 0.5 / stride
+        gram /= float(self.row_weights[::stride].sum())
+        return gram if self.fit_intercept else gram[:-1, :-1]
 
     def target_moments(self) -> tuple[np.ndarray, np.ndarray]:
         """Return X^T A Q as (n_classes, n_features) and pi = sum_i a_i q_i as (n_classes,): they are constant."""

@@ -17,14 +17,14 @@ _LEAST_ROWS, _MOST_ROWS = 32, 256
 # Rows are cut into stripes of at least so many tiles: each has sums of its own, as many numbers as there are
 # coefficients, which are added at the end.
 _STRIPE_TILES, _MOST_STRIPES = 16, 32
-_TOTALS_BYTES = 2**27
+TOTALS_BYTES = 2**27
 # Multiply-adds of a stripe, below which a thread is not worth its start, and of one call, between which Ctrl-C is seen.
 _STRIPE_WORK, _CALL_WORK = 2**20, 2**30
 
 
 def suited(X: Any, n_classes: int) -> bool:
     """Return whether the compiled passes are for this `X`: dense, and the sums of a few stripes fit in memory."""
-    return isinstance(X, np.ndarray) and 64 * X.shape[1] * n_classes <= _TOTALS_BYTES
+    return isinstance(X, np.ndarray) and 64 * X.shape[1] * n_classes <= TOTALS_BYTES
 
 
 def _rounded_up(n: int, step: int) -> int:
@@ -119,7 +119,7 @@ class DensePasses:
 
     def _sum(self, run: Callable[..., None], *shapes: tuple[int, ...]) -> tuple[np.ndarray, ...]:
         """Call run(start, stop, *totals, space) for all rows; return the totals, float64 arrays of these shapes."""
-        n_stripes = max(1, min(self._n_stripes, _TOTALS_BYTES // (8 * sum(map(math.prod, shapes)))))
+        n_stripes = max(1, min(self._n_stripes, TOTALS_BYTES // (8 * sum(map(math.prod, shapes)))))
         stripe_rows = _rounded_up(-(-len(self.X) // n_stripes), self._tile_rows)
         totals = [np.zeros((n_stripes, *shape)) for shape in shapes]
         spaces: list[tuple[np.ndarray, np.ndarray]] = []

@@ -114,15 +114,23 @@ class _FeatureGram:
     def __init__(self, objective: LinearSoftmaxObjective, coef: np.ndarray | None) -> None:
         wanted = max(_MIN_ROWS, _ROWS_PER_FEATURE * objective.n_features)
         stride = max(1, objective.n_rows // wanted)
-        gram = np.zeros((objective.shape[1], objective.shape[1]))
-        for block, w in _weighted_rows(objective, coef, stride):
-            half = _with_intercept(objective, block, np.sqrt(w))
-            gram += half.T @ half
+        gram = weighted_gram(objective, coef, stride)
         gram[np.diag_indices(objective.n_features)] += objective.l2
         self._inverse = _Inverse(gram)
 
     def solve(self, gradient: np.ndarray) -> np.ndarray:
         return self._inverse.solve(gradient)
+
+
+def weighted_gram(objective: LinearSoftmaxObjective, coef: np.ndarray | None, stride: int) -> np.ndarray:
+    """Return sum_i a_i w_i x~_i x~_i^T over every `stride`-th row, scaled to stand for all rows."""
+    gram = objective.compiled_gram(coef, stride)
+    if gram is None:
+        gram = np.zeros((objective.shape[1], objective.shape[1]))
+        for block, w in _weighted_rows(objective, coef, stride):
+            half = _with_intercept(objective, block, np.sqrt(w))
+            gram += half.T @ half
+    return gram
 
 
 class _RowGram:
