@@ -242,5 +242,7 @@ def gram_pass(
             for j in range(d):
                 weighted[i, j] = tile[i, j]
             weighted[i, d] = 1.0
-            scale(weighted, i * weighted.shape[1], weighted.shape[1], z.dtype.type(w * shares[first + i * stride]), sums)
+            scale(
+                weighted, i * weighted.shape[1], weighted.shape[1], z.dtype.type(w * shares[first + i * stride]), sums
+            )
         add_square(tile, tile.shape[1], size, weighted, gram, d)

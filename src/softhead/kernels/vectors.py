@@ -157,9 +157,7 @@ def exponentiate(context: Any, z: Any, at: Any, width: Any, m: Any) -> Any:
 
         total = _over_row(builder, base, args[2], kind, ir.Constant(doubles, [0.0] * count), exponential)
         zero = ir.Constant(ir.DoubleType(), 0.0)
-        return call(
-            builder, f"llvm.vector.reduce.fadd.v{count}f64", ir.DoubleType(), zero, total, flags=("reassoc",)
-        )
+        return call(builder, f"llvm.vector.reduce.fadd.v{count}f64", ir.DoubleType(), zero, total, flags=("reassoc",))
 
     return types.float64(z, types.intp, types.intp, z.dtype), generate
 

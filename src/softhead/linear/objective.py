@@ -152,11 +152,10 @@ class LinearSoftmaxObjective:
         return mean - self.target_moments()[1], hessian / max(float(scale.sum()), np.finfo(float).tiny)
 
     def compiled_gram(self, coef: np.ndarray | None, stride: int) -> np.ndarray | None:
-        """Return sum_i a_i w_i x~_i x~_i^T over every `stride`-th row, as `DensePasses.gram` does; None if it cannot."""
+        """Return the mean of w_i x~_i x~_i^T over every `stride`-th row, from compiled passes; None without these."""
         if self._dense is None or 32 * self.shape[1] ** 2 > TOTALS_BYTES:
             return None
-        parts = (None, np.zeros(self.n_classes)) if coef is None else self.split(coef)
-        gram = self._dense.gram(*parts, self.row_weights, stride)
+        gram = self._dense.gram(None if coef is None else self.split(coef), self.row_weights, stride)
         self.passes += 0.5 / stride
         gram /= float(self.row_weights[::stride].sum())
         return gram if self.fit_intercept else gram[:-1, :-1]

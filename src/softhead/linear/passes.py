@@ -60,9 +60,7 @@ class DensePasses:
         parameters = self._padded(coef, intercepts)
 
         def run(start: int, stop: int, gradient: np.ndarray, sums: np.ndarray, loss: np.ndarray, space: Any) -> None:
-            loss += loss_pass(
-                self.X, start, stop, self._in_place, *parameters, targets, shares, gradient, sums, *space
-            )
+            loss += loss_pass(self.X, start, stop, self._in_place, *parameters, targets, shares, gradient, sums, *space)
 
         gradient, sums, loss = self._sum(run, (self._depth, self._width), (self._width,), (1,))
         return float(loss[0]), gradient[: self.X.shape[1], : self._n_classes].T, sums[: self._n_classes]
@@ -88,12 +86,11 @@ class DensePasses:
         second, sums = self._sum(run, (self._width, self._width), (self._width,))
         return sums[: self._n_classes], second[: self._n_classes, : self._n_classes]
 
-    def gram(self, coef: np.ndarray | None, intercepts: np.ndarray, shares: np.ndarray, stride: int) -> np.ndarray:
+    def gram(self, coef: tuple[np.ndarray, np.ndarray] | None, shares: np.ndarray, stride: int) -> np.ndarray:
         """Return sum_i a_i w_i x~_i x~_i^T over every `stride`-th row, x~ with a 1 at its end; w as in `gram_pass`."""
         n_features = self.X.shape[1]
         width = _rounded_up(n_features + 1, max(STEP, lanes(self._dtype.itemsize)))
-        weights = np.zeros((self._n_classes, n_features)) if coef is None else coef
-        parameters = self._padded(weights, intercepts)
+        parameters = self._padded(*(coef or (np.zeros((self._n_classes, n_features)), np.zeros(self._n_classes))))
         curved = coef is not None
 
         def run(start: int, stop: int, gram: np.ndarray, sums: np.ndarray, space: Any) -> None:
