@@ -80,7 +80,7 @@ def test_padding_becomes_zero_and_what_is_not_a_number_stays_so(dtype):
     z[1, :2] = 3.0, np.nan
     m, total = exponentials(z, 0, dtype(3.0))
     assert m == 3.0
-    assert total == pytest.approx(1.0 + np.exp(-1.0), rel=np.finfo(dtype).eps)
+    assert total == pytest.approx(1.0 + np.exp(-1.0), rel=float(np.finfo(dtype).eps))
     assert (z[0, 2:] == 0.0).all()
     assert np.isnan(exponentials(z, 1, dtype(3.0))[1])
 
