@@ -21,6 +21,7 @@ from softhead.losses import (
 
 _BLOCK_BYTES = 2**26  # of logits: a quarter of it takes 1.08 times as long for 32,000 classes
 _PRODUCT_BYTES = 2**23
+_PRODUCT_WORK = 2**32  # multiplications in one product, about 0.05 s: in between, Ctrl-C is noticed
 _MIN_ROWS, _MAX_ROWS = 16, 4096
 
 
@@ -211,9 +212,9 @@ def linear_cross_entropy_value_and_grad(
         )
         residuals = logits  # the kernel has turned the one into the other
         if x_gradient.dtype == residuals.dtype:
-            np.matmul(residuals, problem.weight, out=x_gradient[block])
+            _product(residuals, problem.weight, x_gradient[block])
         else:
-            x_gradient[block] = residuals @ problem.weight
+            x_gradient[block] = _product(residuals, problem.weight)
         _add_product(weight_gradient, residuals, x_block)
         if problem.bias is not None:
             bias_gradient += residuals.sum(axis=0, dtype=np.float64)
@@ -292,17 +293,17 @@ def linear_cross_entropy_hvp(
     denominator = loss_denominator(problem.targets, problem.options)
     for block, x_block, logits in _blocks(problem):
         aims = problem.targets[block]
-        moved = x_block @ weight_tangent.T
+        moved = _product(x_block, weight_tangent.T)
         moved += bias_tangent
         if x_tangent is not None:
             x_moved = x_tangent[block].astype(moved.dtype, copy=False)
-            moved += x_moved @ problem.weight.T
+            moved += _product(x_moved, problem.weight.T)
         row_hessian_products(logits, aims, moved, problem.options, denominator, out=moved)
         _add_product(weight_product, moved, x_block)
         bias_product += moved.sum(axis=0, dtype=np.float64)
         if x_tangent is not None and x_product is not None:
             row_losses_and_gradients(logits, aims, problem.options, denominator, out=logits)
-            x_product[block] = moved @ problem.weight + logits @ weight_tangent
+            x_product[block] = _product(moved, problem.weight) + _product(logits, weight_tangent)
             _add_product(weight_product, logits, x_moved)
     return LinearGradients(
         x=None if x_product is None else x_product.reshape(*problem.leading, x_product.shape[1]),
@@ -387,10 +388,21 @@ def _blocks(problem: _Linear) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
         ignored = problem.targets[block] < 0 if problem.targets.ndim == 1 else np.zeros(len(x), np.bool_)
         if ignored.any():  # an ignored row may hold NaN, which a product with its zero residuals would spread
             x = np.where(ignored[:, np.newaxis], x.dtype.type(0), x)
-        logits = np.matmul(x, problem.weight.T, out=buffer[: len(x)])
+        logits = _product(x, problem.weight.T, buffer[: len(x)])
         if problem.bias is not None:
             logits += problem.bias
         yield block, x, logits
+
+
+def _product(a: np.ndarray, b: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+    """Return a matrix product, some columns at a time."""
+    if out is None:
+        out = np.empty((len(a), b.shape[1]), a.dtype)
+    step = max(1, _PRODUCT_WORK // max(1, a.size))
+    for start in range(0, b.shape[1], step):
+        columns = slice(start, start + step)
+        np.matmul(a, b[:, columns], out=out[:, columns])
+    return out
 
 
 def _add_product(total: np.ndarray, rows: np.ndarray, x: np.ndarray) -> None:
