@@ -151,7 +151,8 @@ def test_num_threads_belongs_to_the_thread_that_sets_it():
         with softhead.num_threads(np.int64(1)):
             assert threads._available() == 1
         assert threads._available() == 3
-    assert seen == [threads._available()]
+    inherited = getattr(sys.flags, "thread_inherit_context", False)  # as Python's free-threaded build does
+    assert seen == [3 if inherited else threads._available()]
 
 
 @pytest.mark.parametrize(("n", "error"), [(0, ValueError), (-1, ValueError), (1.0, TypeError), (True, TypeError)])
