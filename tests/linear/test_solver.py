@@ -5,7 +5,7 @@ from linear.problems import newton_optimum, random_problem
 from softhead.linear.certificate import duality_gap, polish_intercepts
 from softhead.linear.lbfgs import solve
 from softhead.linear.objective import LinearSoftmaxObjective
-from softhead.linear.preconditioner import _Diagonal, _FeatureGram, _Hessian, _RowGram, preconditioner
+from softhead.linear.preconditioner import Hessian, _Diagonal, _FeatureGram, _RowGram, preconditioner
 
 
 @pytest.mark.parametrize("seed", range(60))
@@ -131,7 +131,7 @@ def test_features_that_overflow_are_an_error_that_says_so():
         solve(objective, np.full(objective.shape, 1e300), tol=1e-4, max_iter=10)
 
 
-@pytest.mark.parametrize("form", [_Hessian, _FeatureGram, _RowGram, _Diagonal])
+@pytest.mark.parametrize("form", [Hessian, _FeatureGram, _RowGram, _Diagonal])
 @pytest.mark.parametrize("intercept", [True, False])
 def test_every_metric_is_symmetric_and_positive_definite(form, intercept):
     rng = np.random.default_rng(11)

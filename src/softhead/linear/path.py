@@ -1,0 +1,110 @@
+"""Regularisation paths: one problem under many penalties, each solved from what its neighbours have shown."""
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from softhead.linear.lbfgs import quasi_newton, solve
+from softhead.linear.objective import LinearSoftmaxObjective
+from softhead.linear.path_metric import PathMetric
+from softhead.linear.solution import Callback, Pair, Solution
+
+_ORDERS = 3  # of extrapolation tried: constant, secant, parabola
+
+
+def solve_path(
+    objective: LinearSoftmaxObjective,
+    l2s: Sequence[float],
+    *,
+    tol: float,
+    max_iter: int,
+    callback: Callback | None = None,
+    metric: PathMetric | None = None,
+    reference: Sequence[np.ndarray] | None = None,
+) -> Iterator[Solution]:
+    """Yield the solution under each penalty of `l2s`, in their order; a monotone one is fast.
+
+    What goes from one to the next: the coefficients, extrapolated along the path; the curvature pairs, in which a
+    penalty is a known term; the metric, in which it is one as well. Nothing but the speed depends on any of it: every
+    solution has a certificate of its own. After a KeyboardInterrupt the last solution is "interrupted".
+
+    Parameters
+    ----------
+    objective : LinearSoftmaxObjective
+        Its own penalty plays no part.
+    l2s : sequence of float
+    tol, max_iter, callback
+        As for `solve`, for each of the penalties.
+    metric : PathMetric, optional
+        Shared between paths of similar problems.
+    reference : sequence of ndarray, optional
+        Coefficients of a similar problem under the same penalties: only the difference from them is extrapolated.
+    """
+    metric = PathMetric() if metric is None else metric
+    track = _Track()
+    pairs: list[Pair] = []
+    last_l2, n_iter = 0.0, max_iter
+    for index, l2 in enumerate(l2s):
+        current = objective.with_l2(l2)
+        base = np.zeros(objective.shape) if reference is None else reference[index]
+        start = current.representable(base + track.predict(l2))
+        # Where one point or two are enough, float32 would only be asked before float64 must be in any case.
+        solution = solve(
+            current,
+            start,
+            tol=tol,
+            max_iter=max_iter,
+            callback=callback,
+            pairs=[_under(pair, l2 - last_l2, objective) for pair in pairs],
+            metric=metric,
+            wide=n_iter <= 1,
+        )
+        pairs, last_l2, n_iter = solution.pairs, l2, solution.n_iter
+        metric.spend(solution.passes)
+        coef, known = solution.coef, metric.under(l2)
+        if solution.gradient is not None and known is not None:
+            # One more step, which costs no pass, tells better than the solution where the path goes on.
+            coef = coef + quasi_newton(solution.gradient, pairs, known)
+        track.append(l2, coef - base)
+        yield solution
+        if solution.status == "interrupted":
+            return
+
+
+class _Track:
+    """The points of a path so far, extrapolated over log l2 by the order that would have told the last one best."""
+
+    def __init__(self) -> None:
+        self.points: deque[tuple[float, np.ndarray]] = deque(maxlen=_ORDERS)
+        self.order = 1
+
+    def append(self, l2: float, coef: np.ndarray) -> None:
+        """Add the next point."""
+        if len(self.points) > 1:
+            errors = [np.linalg.norm(self._extrapolated(l2, order) - coef) for order in range(len(self.points))]
+            self.order = int(np.argmin(errors))
+            if self.order == len(self.points) - 1 < _ORDERS - 1:
+                self.order += 1  # the highest order so far was the best: try the next
+        self.points.append((l2, coef))
+
+    def predict(self, l2: float) -> np.ndarray | float:
+        """Return where the path is expected at `l2`."""
+        return self._extrapolated(l2, min(self.order, len(self.points) - 1)) if self.points else 0.0
+
+    def _extrapolated(self, l2: float, order: int) -> np.ndarray:
+        """Return the polynomial of `order` through the last points, at `l2`, by Lagrange's formula."""
+        points = list(self.points)[-1 - order :]
+        if order == 0 or l2 == 0.0 or 0.0 in [l2 for l2, _ in points]:
+            return points[-1][1]
+        x, at = np.log(l2), np.log([l2 for l2, _ in points])
+        factors = [np.prod([(x - b) / (a - b) for b in at if b != a]) for a in at]
+        return np.sum([factor * coef for factor, (_, coef) in zip(factors, points, strict=True)], axis=0)
+
+
+def _under(pair: Pair, change: float, objective: LinearSoftmaxObjective) -> Pair:
+    """Return a pair as it would be under a penalty larger by `change`."""
+    gradient = pair.change.copy()
+    step, of_weights = objective.split(pair.step)[0], objective.split(gradient)[0]
+    of_weights += change * step
+    return Pair(pair.step, gradient, pair.curvature + change * float(np.vdot(step, step)))

@@ -1,0 +1,124 @@
+"""The metric along a path: built rarely, and adapted to another penalty at little or no cost."""
+
+from typing import Protocol
+
+import numpy as np
+
+from softhead.linear.objective import LinearSoftmaxObjective
+from softhead.linear.preconditioner import (
+    MAX_HESSIAN_SIZE,
+    Hessian,
+    Preconditioner,
+    hessian_cost,
+    preconditioner,
+    weighted_gram,
+)
+
+_MAX_FEATURES = 2048  # above, an eigendecomposition takes as long as all the factorisations that it saves
+_MIN_ROWS, _ROWS_PER_FEATURE = 8000, 30
+_PATIENCE = 8.0  # the costs of a metric that passes must have reached before it is renewed
+
+
+class _Base(Protocol):
+    """A metric that knows which part of it is the penalty."""
+
+    def under(self, l2: float) -> Preconditioner: ...
+
+
+class PathMetric:
+    """What gives runs on similar problems, under any penalty, their metric: one, renewed when that has become cheap.
+
+    It is the Hessian on a sample of rows as soon as that costs at most half of the passes made so far, else a weighted
+    Gram matrix of the features in the form of its eigenvectors, in which a penalty is added to the eigenvalues. Other
+    shapes of data have a metric of their own for each run, as without a path.
+    """
+
+    def __init__(self) -> None:
+        self._base: _Base | None = None
+        self._last: Preconditioner | None = None
+        self._passes = 0.0  # in all, before the current run
+        self._built = 0.0  # the passes in all when the base was built
+
+    def __call__(self, objective: LinearSoftmaxObjective, coef: np.ndarray | None, *, budget: float) -> Preconditioner:
+        """Return the metric for `objective`, from `coef` where it is renewed."""
+        if coef is None:
+            return preconditioner(objective, None, budget=budget)
+        passes = self._passes + 2.0 * budget - 2.0
+        coupled = objective.shape[0] * objective.shape[1] <= MAX_HESSIAN_SIZE
+        coupled = coupled and hessian_cost(objective) <= max(1.0, passes / 2.0)
+        due = self._base is None or (coupled and not isinstance(self._base, Hessian))
+        if not due and self._base is not None:
+            cost = hessian_cost(objective) if coupled else _gram_cost(objective)
+            due = passes - self._built >= _PATIENCE * cost
+        if due:
+            self._built = passes
+            self._base = Hessian(objective, coef) if coupled else _EigenGram.of(objective, coef)
+        base = self._base
+        self._last = preconditioner(objective, coef, budget=budget) if base is None else base.under(objective.l2)
+        return self._last
+
+    def under(self, l2: float) -> Preconditioner | None:
+        """Return the metric as far as it is known under the penalty `l2`, or a similar one."""
+        return self._last if self._base is None else self._base.under(l2)
+
+    def spend(self, passes: float) -> None:
+        """Take note of the passes that a run has made."""
+        self._passes += passes
+
+
+def _gram_cost(objective: LinearSoftmaxObjective) -> float:
+    """Return about how many passes over the data the eigenvectors of a Gram matrix cost; see `hessian_cost`."""
+    n, d, classes = objective.n_rows, objective.n_features, objective.n_classes
+    rows = min(n, max(_MIN_ROWS, _ROWS_PER_FEATURE * d))
+    return (rows * d**2 + 20 * d**3) / (4.0 * (n * classes * (2 * d + 50) + 2e7))
+
+
+class _EigenGram:
+    """M = T^T diag(G + lambda I, s) T with G = V diag(e) V^T centred: T takes the intercepts apart from the weights."""
+
+    def __init__(self, gram: np.ndarray, *, fit_intercept: bool) -> None:
+        self.mass, self.mean = 0.0, np.zeros(len(gram) - fit_intercept)
+        raw = np.diag(gram)[: len(self.mean)]
+        if fit_intercept:
+            self.mass = max(float(gram[-1, -1]), np.finfo(np.float64).tiny)
+            self.mean = gram[-1, :-1] / self.mass
+            gram = gram[:-1, :-1] - self.mass * np.outer(self.mean, self.mean)
+        self.values, self.vectors = np.linalg.eigh(gram)
+        # Eigenvectors, unlike factors, lose the smallest columns to the rounding of the largest, or of their own means.
+        used = np.diag(gram)[raw > 0.0]
+        self.trusted = bool((used > 1e-5 * raw[raw > 0.0]).all() and (used > 1e-10 * used.max(initial=0.0)).all())
+
+    @classmethod
+    def of(cls, objective: LinearSoftmaxObjective, coef: np.ndarray) -> "_EigenGram | None":
+        """Return that of an objective at `coef`; None where the shape or the scales of its data are not for it."""
+        n_rows, n_features = objective.n_rows, objective.n_features
+        if n_features > min(n_rows, _MAX_FEATURES):
+            return None
+        stride = max(1, n_rows // max(_MIN_ROWS, _ROWS_PER_FEATURE * n_features))
+        gram = weighted_gram(objective, coef, stride)
+        if not np.isfinite(gram).all():
+            raise ValueError("X: squares of its entries overflow; scale the features down")
+        result = cls(gram, fit_intercept=objective.fit_intercept)
+        return result if result.trusted else None
+
+    def under(self, l2: float) -> "_UnderPenalty":
+        """Return M under a penalty."""
+        floor = 1e-12 * float(self.values.max(initial=0.0)) + np.finfo(np.float64).tiny
+        return _UnderPenalty(self, np.maximum(np.maximum(self.values, 0.0) + l2, floor))
+
+
+class _UnderPenalty:
+    """An eigen-form with a penalty added."""
+
+    def __init__(self, gram: _EigenGram, values: np.ndarray) -> None:
+        self._gram, self._values = gram, values
+
+    def solve(self, gradient: np.ndarray) -> np.ndarray:
+        gram = self._gram
+        n_features = len(gram.mean)
+        intercepts = gradient[:, n_features:]  # none, or one column
+        weights = gradient[:, :n_features] - intercepts * gram.mean if gram.mass else gradient
+        weights = ((weights @ gram.vectors) / self._values) @ gram.vectors.T
+        if not gram.mass:
+            return weights
+        return np.column_stack([weights, intercepts[:, 0] / gram.mass - weights @ gram.mean])
