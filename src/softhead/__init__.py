@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from softhead._version import __version__
 
 if TYPE_CHECKING:  # what type checkers and editors read; tests hold it equal to _HOME below
+    from softhead.cross_validation import SoftmaxClassifierCV as SoftmaxClassifierCV
     from softhead.derivatives import log_softmax_vjp as log_softmax_vjp
     from softhead.derivatives import softmax_jacobian as softmax_jacobian
     from softhead.derivatives import softmax_jvp as softmax_jvp
@@ -35,6 +36,8 @@ if TYPE_CHECKING:  # what type checkers and editors read; tests hold it equal to
     from softhead.losses import cross_entropy_value_and_grad as cross_entropy_value_and_grad
     from softhead.model_file import load as load
     from softhead.model_file import save as save
+    from softhead.paths import SoftmaxPath as SoftmaxPath
+    from softhead.paths import softmax_path as softmax_path
     from softhead.sampling import arsm_gradient as arsm_gradient
     from softhead.sampling import gumbel_softmax as gumbel_softmax
     from softhead.tables import TableEncoder as TableEncoder
@@ -42,6 +45,8 @@ if TYPE_CHECKING:  # what type checkers and editors read; tests hold it equal to
 _HOME = {
     "LinearGradients": "fused",
     "SoftmaxClassifier": "estimator",
+    "SoftmaxClassifierCV": "cross_validation",
+    "SoftmaxPath": "paths",
     "TableEncoder": "tables",
     "arsm_gradient": "sampling",
     "binary_cross_entropy_with_logits": "likelihood",
@@ -67,6 +72,7 @@ _HOME = {
     "softmax": "functional",
     "softmax_jacobian": "derivatives",
     "softmax_jvp": "derivatives",
+    "softmax_path": "paths",
     "softmax_vjp": "derivatives",
 }
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.validation import check_array
 
 
@@ -13,6 +14,13 @@ def check_class_weight(by_class: np.ndarray, *, balanced: bool) -> np.ndarray:
     if not (np.isfinite(by_class) & (by_class >= 0.0)).all():
         raise ValueError(f"class_weight: {by_class.min():g} is among the factors; they must be finite and not negative")
     return by_class
+
+
+def class_factors(class_weight: Any, classes: np.ndarray, y: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Return the factor of each class on the weights of its rows, checked."""
+    with np.errstate(divide="ignore"):  # "balanced" has no use for a class without weight
+        by_class = compute_class_weight(class_weight, classes=classes, y=y, sample_weight=weight)
+    return check_class_weight(by_class, balanced=class_weight == "balanced")
 
 
 def row_weights(sample_weight: Any, X: Any) -> np.ndarray:

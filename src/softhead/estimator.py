@@ -5,11 +5,10 @@ import logging
 import warnings
 from collections.abc import Mapping
 from functools import partial
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any, Literal, Self, get_args
 
 import numpy as np
-from scipy import sparse
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.callback import CallbackSupportMixin, with_callbacks
 from sklearn.exceptions import ConvergenceWarning
@@ -18,8 +17,9 @@ from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
+from softhead._problem import check_stopping, linear_problem, public_coefficients
 from softhead._state import fields, labels_from_state, labels_to_state, require, texts
-from softhead._weights import check_class_weight, row_weights
+from softhead._weights import check_class_weight, class_factors, row_weights
 from softhead.functional import log_softmax, softmax
 from softhead.linear.blocks import RowBlocks
 from softhead.linear.lbfgs import solve
@@ -149,9 +149,7 @@ class SoftmaxClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):  
         check_classification_targets(y)
         classes, codes = np.unique(y, return_inverse=True)
         weight = row_weights(sample_weight, X)
-        with np.errstate(divide="ignore"):  # "balanced" has no use for a class without weight
-            by_class = compute_class_weight(self.class_weight, classes=classes, y=y, sample_weight=weight)
-        by_class = check_class_weight(by_class, balanced=self.class_weight == "balanced")
+        by_class = class_factors(self.class_weight, classes, y, weight)
         metadata = None if sample_weight is None else {"sample_weight": sample_weight}
         seen = {"X": X, "y": y, "metadata": metadata}
         return self._fit(X, codes, weight * by_class[codes], classes, seen)
@@ -345,11 +343,9 @@ class SoftmaxClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):  
     def _check_parameters(self) -> None:
         """Raise on parameters outside their ranges."""
         check_scalar(self.C, "C", Real, min_val=0.0, include_boundaries="neither")
-        check_scalar(self.tol, "tol", Real, min_val=0.0)
-        for name in ("C", "tol"):
-            if np.isnan(getattr(self, name)):
-                raise ValueError(f"{name} == nan, must be a number")
-        check_scalar(self.max_iter, "max_iter", Integral, min_val=0)
+        if np.isnan(self.C):
+            raise ValueError("C == nan, must be a number")
+        check_stopping(self.tol, self.max_iter)
 
     def _check_rows(self, X: Any) -> Any:
         check_is_fitted(self)
@@ -362,28 +358,7 @@ class SoftmaxClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):  
 
     def _fit(self, X: Any, targets: np.ndarray, weight: np.ndarray, classes: np.ndarray, seen: dict[str, Any]) -> Self:
         """Solve for `coef_` and `intercept_` and set the fitted attributes; callbacks are shown `seen`."""
-        if len(classes) < 2:
-            raise ValueError(
-                f"y: a classifier needs at least 2 classes; every row is of one class, {classes.tolist()[0]!r}"
-            )
-        with np.errstate(over="ignore"):
-            total = float(weight.sum())
-        if total == np.inf:
-            raise ValueError("sample_weight: the sum of the weights overflows; scale them down")
-        if not total > 0.0:
-            raise ValueError("sample_weight: every weight is zero; at least one row needs a positive weight")
-        if sparse.issparse(X):
-            X = sparse.csr_array(X)
-        l2 = 1.0 / (float(self.C) * total)
-        objective = LinearSoftmaxObjective(
-            X,
-            targets,
-            n_classes=len(classes),
-            sample_weight=weight,
-            # One vector w for two classes is the pair of rows (-w/2, w/2), of half the squared norm.
-            l2=2.0 * l2 if len(classes) == 2 else l2,
-            fit_intercept=bool(self.fit_intercept),
-        )
+        objective = linear_problem(X, targets, weight, classes, C=float(self.C), fit_intercept=bool(self.fit_intercept))
         start = self._start(objective, classes)
         context = self._init_callback_context(max_subtasks=None).call_on_fit_task_begin(estimator=self, **seen)
         solution = solve(
@@ -394,7 +369,7 @@ class SoftmaxClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):  
             callback=self._report_to(context, objective, classes, seen),
         )
         progress = Progress(solution.passes, solution.value, solution.gap)
-        fitted = _fitted(objective, solution.coef, classes, solution.n_iter, progress, solution.status)
+        fitted = fitted_attributes(objective, solution.coef, classes, solution.n_iter, progress, solution.status)
         for name, value in fitted.items():
             setattr(self, name, value)
         context.call_on_fit_task_end(estimator=self, **seen, reconstruction_attributes=fitted)
@@ -439,14 +414,14 @@ class SoftmaxClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):  
 
         def report(progress: Progress, coef: np.ndarray) -> None:
             task = context.subcontext(task_name="iteration")
-            state = partial(_fitted, objective, coef, classes, next(counter), progress, "interrupted")
+            state = partial(fitted_attributes, objective, coef, classes, next(counter), progress, "interrupted")
             task.call_on_fit_task_begin(estimator=self, **seen, reconstruction_attributes=state)
             task.call_on_fit_task_end(estimator=self, **seen, reconstruction_attributes=state)
 
         return report
 
 
-def _fitted(
+def fitted_attributes(
     objective: LinearSoftmaxObjective,
     coef: np.ndarray,
     classes: np.ndarray,
@@ -455,13 +430,11 @@ def _fitted(
     status: Status,
 ) -> dict[str, Any]:
     """Return the fitted attributes of an estimator with these coefficients."""
-    weights, intercepts = objective.split(coef.astype(objective.dtype))
-    if len(classes) == 2:
-        weights, intercepts = weights[1:] - weights[:1], intercepts[1:] - intercepts[:1]
+    coef, intercept = public_coefficients(objective, coef)
     return {
         "classes_": classes,
-        "coef_": np.array(weights, order="C"),
-        "intercept_": intercepts.astype(objective.dtype),
+        "coef_": coef,
+        "intercept_": intercept,
         "n_iter_": np.array([n_iter], np.int32),
         "n_passes_": progress.passes,
         "objective_": progress.value,

@@ -69,9 +69,9 @@ def save(model: object, path: str | os.PathLike[str]) -> None:
 
     Parameters
     ----------
-    model : SoftmaxClassifier or Pipeline
-        A fitted classifier, or a fitted pipeline of a `TableEncoder` and a `SoftmaxClassifier`. Of the pipeline the
-        steps and their names are kept.
+    model : SoftmaxClassifier, SoftmaxClassifierCV or Pipeline
+        A fitted classifier, or a fitted pipeline of a `TableEncoder` and a classifier. Of the pipeline the steps and
+        their names are kept; of a `SoftmaxClassifierCV`, its ``best_estimator_``.
     path : str or path-like
         The file to write; ``.safetensors`` is the customary suffix.
 
@@ -330,6 +330,7 @@ def _describe(model: Any) -> list[dict[str, object]]:
     """Class, name and state of each step of a fitted model; a bare classifier is one step without a name."""
     names: dict[type, str] = {cls: name for name, cls in _step_classes().items()}
     steps = model.steps if type(model) is Pipeline else [(None, model)]
+    steps = [(name, _kept(step)) for name, step in steps]
     classes = tuple(names.get(type(step)) for _, step in steps)
     if classes != (_PIPELINE if type(model) is Pipeline else _BARE):
         got = f"{type(model).__module__}.{type(model).__qualname__}"
@@ -341,6 +342,16 @@ def _describe(model: Any) -> list[dict[str, object]]:
     return [
         {"class": cls, "name": name, "state": step.to_state()} for cls, (name, step) in zip(classes, steps, strict=True)
     ]
+
+
+def _kept(step: object) -> object:
+    """Return what is kept of a step: of a search, the classifier that it found."""
+    from softhead.cross_validation import SoftmaxClassifierCV
+
+    if type(step) is not SoftmaxClassifierCV:
+        return step
+    check_is_fitted(step)
+    return step.best_estimator_
 
 
 def _build(description: object) -> Any:

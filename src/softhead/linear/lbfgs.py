@@ -191,7 +191,7 @@ class _Run:
         gap, slack = duality_gap(self.exact, self.point.coef, self.point.gradient)
         coef = self.point.coef
         polishable = self.original.fit_intercept and self.original.n_classes <= _MAX_INTERCEPT_CLASSES
-        if polishable and slack > 0.2 * allowed:
+        if polishable and slack > 0.2 * allowed and gap > 0.8 * allowed:
             coef = self.held(polish_intercepts(self.working, coef, target=0.01 * allowed))
         if self.narrow or coef is not self.point.coef:
             self.point = _Point(coef, *self.exact.loss_gradient(coef))

@@ -36,6 +36,7 @@ class PathMetric:
     def __init__(self) -> None:
         self._base: _Base | None = None
         self._last: Preconditioner | None = None
+        self._last_l2 = 0.0
         self._passes = 0.0  # in all, before the current run
         self._built = 0.0  # the passes in all when the base was built
 
@@ -53,13 +54,18 @@ class PathMetric:
         if due:
             self._built = passes
             self._base = Hessian(objective, coef) if coupled else _EigenGram.of(objective, coef)
-        base = self._base
-        self._last = preconditioner(objective, coef, budget=budget) if base is None else base.under(objective.l2)
-        return self._last
+            self._last = None
+        if self._base is None:
+            self._last = preconditioner(objective, coef, budget=budget)
+        last = self.under(objective.l2)
+        assert last is not None
+        return last
 
     def under(self, l2: float) -> Preconditioner | None:
         """Return the metric as far as it is known under the penalty `l2`, or a similar one."""
-        return self._last if self._base is None else self._base.under(l2)
+        if self._base is not None and (self._last is None or self._last_l2 != l2):
+            self._last, self._last_l2 = self._base.under(l2), l2
+        return self._last
 
     def spend(self, passes: float) -> None:
         """Take note of the passes that a run has made."""

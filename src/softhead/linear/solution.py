@@ -46,6 +46,10 @@ class Solution:
     passes : float
         Reads of the data; one that only takes logits counts half.
     history : list of Progress
+    gradient : ndarray or None
+        That of the objective at `coef`, from float64 products.
+    pairs : list of Pair
+        The last steps, for a run on a neighbouring problem to begin with.
     """
 
     coef: np.ndarray

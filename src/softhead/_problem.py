@@ -1,0 +1,87 @@
+"""Between what users give and get, and the objective: penalties, grids of them, coefficients of two classes."""
+
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+from sklearn.utils import check_scalar
+
+from softhead.linear.objective import LinearSoftmaxObjective
+
+
+def linear_problem(
+    X: Any, targets: np.ndarray, weight: np.ndarray, classes: np.ndarray, *, C: float, fit_intercept: bool
+) -> LinearSoftmaxObjective:
+    """Return the objective of checked rows, targets and weights.
+
+    Raises
+    ------
+    ValueError
+        On fewer than two classes, or weights whose sum is 0 or overflows.
+    """
+    if len(classes) < 2:
+        raise ValueError(
+            f"y: a classifier needs at least 2 classes; every row is of one class, {classes.tolist()[0]!r}"
+        )
+    with np.errstate(over="ignore"):
+        total = float(weight.sum())
+    if total == np.inf:
+        raise ValueError("sample_weight: the sum of the weights overflows; scale them down")
+    if not total > 0.0:
+        raise ValueError("sample_weight: every weight is zero; at least one row needs a positive weight")
+    return LinearSoftmaxObjective(
+        sparse.csr_array(X) if sparse.issparse(X) else X,
+        targets,
+        n_classes=len(classes),
+        sample_weight=weight,
+        l2=penalty(C, total, len(classes)),
+        fit_intercept=fit_intercept,
+    )
+
+
+def penalty(C: float, total: float, n_classes: int) -> float:
+    """Return lambda of the mean objective for an inverse penalty C and the sum of the rows' weights."""
+    # One vector w for two classes is the pair of rows (-w/2, w/2), of half the squared norm.
+    return (2.0 if n_classes == 2 else 1.0) / (C * total)
+
+
+def check_stopping(tol: Any, max_iter: Any) -> None:
+    """Raise on a tolerance or a number of iterations outside its range."""
+    check_scalar(tol, "tol", Real, min_val=0.0)
+    if np.isnan(tol):
+        raise ValueError("tol == nan, must be a number")
+    check_scalar(max_iter, "max_iter", Integral, min_val=0)
+
+
+def penalty_grid(Cs: Any) -> np.ndarray:
+    """Return inverse penalties as an array: those given, or as many as given from 1e-4 to 1e4, evenly in log C.
+
+    Raises
+    ------
+    TypeError
+        If `Cs` is neither an integer nor numbers.
+    ValueError
+        If there is none, or one is not positive.
+    """
+    if isinstance(Cs, Integral) and not isinstance(Cs, bool):
+        if Cs < 1:
+            raise ValueError(f"Cs == {Cs}, must be at least 1")
+        return np.geomspace(1e-4, 1e4, int(Cs))
+    grid = np.asarray(Cs)
+    if grid.dtype.kind not in "iuf":
+        raise TypeError(f"Cs: {Cs!r} is neither a number of penalties nor a sequence of numbers")
+    grid = grid.astype(np.float64)
+    if grid.ndim != 1 or not len(grid):
+        raise ValueError(f"Cs: an array of shape {grid.shape}; accepted is one dimension with at least one number")
+    if not (grid > 0.0).all():
+        raise ValueError(f"Cs: {grid[~(grid > 0.0)][0]:g} is among them; they must be positive")
+    return grid
+
+
+def public_coefficients(objective: LinearSoftmaxObjective, coef: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return weights and intercepts in the dtype of the data, of two classes as one row."""
+    weights, intercepts = objective.split(coef.astype(objective.dtype))
+    if objective.n_classes == 2:
+        weights, intercepts = weights[1:] - weights[:1], intercepts[1:] - intercepts[:1]
+    return np.array(weights, order="C"), intercepts.astype(objective.dtype)
