@@ -46,9 +46,8 @@ class Progress:
                 self.reached.setdefault(goal, seconds)
         if seconds > 1.05 * self.printed:
             self.printed = seconds
-            print(
-                f"| {seconds:.1f} | {fitted_estimator.n_passes_:.1f} | {fitted_estimator.objective_:.8g} | {gap:.1e} |"
-            )
+            cells = f"{seconds:.1f} | {fitted_estimator.n_passes_:.1f} | {fitted_estimator.objective_:.8g} | {gap:.1e}"
+            print(f"| {cells} |", flush=True)
 
 
 def probe(scale, tol=1e-4):
@@ -58,7 +57,7 @@ def probe(scale, tol=1e-4):
     print(
         f"{X.shape[0]} x {X.shape[1]}, 1000 classes: {X.nbytes / 1e6:.0f} MB in {time.perf_counter() - start:.0f} s\n"
     )
-    print("| seconds | passes | objective | relative gap |\n|---|---|---|---|")
+    print("| seconds | passes | objective | relative gap |\n|---|---|---|---|", flush=True)
     warnings.simplefilter("ignore")
     progress = Progress()
     forget_peak()
