@@ -148,6 +148,7 @@ def test_wrong_soft_labels_are_named(probabilities, classes, message):
         ({"C": 0.0}, ValueError, "C == 0"),
         ({"C": -1.0}, ValueError, "C == -1"),
         ({"C": float("nan")}, ValueError, "C == nan"),
+        ({"C": 5e-324}, ValueError, "C == 5e-324, must be larger"),
         ({"C": "1"}, TypeError, "C must be"),
         ({"tol": -1e-4}, ValueError, "tol == -0.0001"),
         ({"max_iter": 1.5}, TypeError, "max_iter must be"),

@@ -266,6 +266,33 @@ def test_what_could_not_be_loaded_is_not_saved(path, monkeypatch):
     assert os.listdir(path.parent) == []
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("coef_", np.ones((3, 5))),
+        ("coef_", np.ones((2, 2))),
+        ("coef_", np.full((3, 2), np.nan)),
+        ("coef_", [[1.0, 2.0]] * 3),
+        ("intercept_", np.zeros(2)),
+        ("intercept_", None),
+        ("classes_", np.array([2, 1, 0])),
+        ("classes_", np.arange(4)),
+        ("gap_", "small"),
+        ("status_", "fine"),
+        ("C", -1.0),
+    ],
+)
+def test_a_model_changed_after_fit_is_refused_where_it_could_not_be_loaded(path, name, value):
+    model = SoftmaxClassifier().fit([[0.0, 1.0], [1.0, 3.0], [2.0, 0.0]], [0, 1, 2])
+    save(model, path)
+    before = path.read_bytes()
+    setattr(model, name, value)
+    with pytest.raises(ValueError, match=r"^model cannot be saved: its SoftmaxClassifier has "):
+        save(model, path)
+    assert path.read_bytes() == before
+    assert os.listdir(path.parent) == [path.name]
+
+
 # --- failures while saving
 
 

@@ -117,3 +117,21 @@ def test_arsm_laws():
     assert scalar.dtype == np.float32
     with pytest.raises(ValueError, match="logits is a single number"):
         softhead.arsm_gradient(f, 1.0)
+
+
+class Foreign:
+    """An array of another library."""
+
+    def __array_namespace__(self):
+        raise NotImplementedError
+
+
+def test_arrays_of_other_libraries_are_refused():
+    with pytest.raises(TypeError, match=r"^logits is a \S*Foreign; gumbel_softmax takes NumPy arrays, to which numpy"):
+        softhead.gumbel_softmax(Foreign())
+    with pytest.raises(TypeError, match=r"^logits is a \S*Foreign; arsm_gradient takes NumPy arrays, to which numpy"):
+        softhead.arsm_gradient(lambda z: 0.0, Foreign())
+    tangent = softhead.LinearGradients(None, np.ones((2, 2)), None)
+    for name, arguments in [("x", (Foreign(), np.ones((2, 2)))), ("linear_weight", (np.ones((1, 2)), Foreign()))]:
+        with pytest.raises(TypeError, match=rf"^{name} is a \S*Foreign; linear_cross_entropy_hvp takes NumPy arrays"):
+            softhead.linear_cross_entropy_hvp(*arguments, [1], tangent)

@@ -636,3 +636,23 @@ class TestAcrossLibraries:
     def test_a_lazy_frame_is_refused(self):
         with pytest.raises(TypeError, match="LazyFrame; accepted is what its collect"):
             TableEncoder().fit(pl.DataFrame({"a": [1]}).lazy())
+
+
+class TestTruthValues:
+    """Truth values may be bools in one file and 0 and 1, numbers or text, in another."""
+
+    BOOLS, BITS = [True, False, True, None], [1, 0, 1, None]
+
+    @pytest.mark.parametrize("fitted", [BOOLS, BITS, ["True", "False", "True", None], ["1", "0", "1", None]])
+    @pytest.mark.parametrize("given", [BOOLS, BITS, [1.0, 0.0, 1.0, None], ["0", "1", "True", "False"]])
+    def test_match(self, fitted, given):
+        encoder = TableEncoder().fit(pd.DataFrame({"a": pd.Categorical(fitted)}))
+        truth = [None if value is None else str(value) in ("True", "1", "1.0") for value in given]
+        expected = [[truth_ is False, truth_ is True, truth_ is None] for truth_ in truth]
+        for table in (pd.DataFrame({"a": pd.Categorical(given)}), pd.DataFrame({"a": pd.Series(given, dtype=object)})):
+            encoded = encoder.transform(table)
+            np.testing.assert_array_equal(encoded, expected)
+
+    def test_nothing_else_does(self):
+        encoder = TableEncoder().fit(pd.DataFrame({"a": pd.Categorical(["0", "1", "2"])}))
+        np.testing.assert_array_equal(encoder.transform(pd.DataFrame({"a": pd.Categorical([True, False, True])})), 0.0)

@@ -13,6 +13,7 @@ from softhead._series import Kind
 from softhead._state import fields, require, texts
 
 _DAY = 86400.0  # seconds
+_TRUTH = (("False", "True"), ("0", "1"))
 _LARGEST = float(np.finfo(np.float32).max)
 _BLOCK = 1 << 18  # numbers that are worked on at once, so that float64 temporaries stay at a few MB
 
@@ -158,6 +159,10 @@ class Categories(Column):
         """Return the output column of every value, -1 for none."""
         unseen = len(self.values) if self.other else -1
         index: dict[str | None, int] = {value: position for position, value in enumerate(self.values)}
+        for names in (_TRUTH, _TRUTH[::-1]):
+            if index.keys() <= set(names[0]):  # truth values come as bools from one file and as 0 and 1 from another
+                index |= {other: index[name] for name, other in zip(*names, strict=True) if name in index}
+                break
         index[None] = self.width - 1 if self.missing else -1
         return np.fromiter((index.get(value, unseen) for value in values), np.intp, len(values))
 

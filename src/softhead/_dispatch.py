@@ -11,6 +11,14 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
+def refuse_others(function: str, **arrays: object) -> None:
+    """Raise a TypeError if an argument is an array of another library, for a function that has no generic form."""
+    for name, value in arrays.items():
+        if not isinstance(value, np.ndarray | np.generic) and hasattr(value, "__array_namespace__"):
+            kind = f"{type(value).__module__}.{type(value).__qualname__}"
+            raise TypeError(f"{name} is a {kind}; {function} takes NumPy arrays, to which numpy.asarray converts")
+
+
 def for_any_array(finish: Callable[[Any], Any] | None = None) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Let a public function for NumPy arrays take those of other libraries that keep the array API standard.
 

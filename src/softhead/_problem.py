@@ -18,7 +18,7 @@ def linear_problem(
     Raises
     ------
     ValueError
-        On fewer than two classes, or weights whose sum is 0 or overflows.
+        On fewer than two classes, weights whose sum is 0 or overflows, or a penalty that overflows.
     """
     if len(classes) < 2:
         raise ValueError(
@@ -41,9 +41,19 @@ def linear_problem(
 
 
 def penalty(C: float, total: float, n_classes: int) -> float:
-    """Return lambda of the mean objective for an inverse penalty C and the sum of the rows' weights."""
+    """Return lambda of the mean objective for an inverse penalty C and the sum of the rows' weights.
+
+    Raises
+    ------
+    ValueError
+        If it overflows.
+    """
     # One vector w for two classes is the pair of rows (-w/2, w/2), of half the squared norm.
-    return (2.0 if n_classes == 2 else 1.0) / (C * total)
+    with np.errstate(all="ignore"):
+        l2 = float((2.0 if n_classes == 2 else 1.0) / (np.float64(C) * total))
+    if l2 == np.inf:
+        raise ValueError(f"C == {C}, must be larger: the penalty, 1 / (C * sum of the weights), overflows")
+    return l2
 
 
 def check_stopping(tol: Any, max_iter: Any) -> None:

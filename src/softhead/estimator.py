@@ -278,6 +278,7 @@ class SoftmaxClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):  
         check_is_fitted(self)
         weights = self.class_weight
         by_label = weights if isinstance(weights, Mapping) else None
+        require(np.shape(self.coef_)[1:] == (self.n_features_in_,), "coefficients")
         return {
             "C": float(self.C),
             "fit_intercept": bool(self.fit_intercept),

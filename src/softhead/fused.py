@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 
 from softhead import _checks
 from softhead._checks import LossOptions
-from softhead._dispatch import for_any_array
+from softhead._dispatch import for_any_array, refuse_others
 from softhead.kernels import primitives
 from softhead.losses import (
     loss_denominator,
@@ -269,7 +269,8 @@ def linear_cross_entropy_hvp(
     Raises
     ------
     TypeError, ValueError, IndexError
-        As `linear_cross_entropy` raises them; ValueError also where a tangent's shape is another.
+        As `linear_cross_entropy` raises them; ValueError also where a tangent's shape is another, TypeError for arrays
+        of libraries other than NumPy, for which this product has no form.
 
     References
     ----------
@@ -283,6 +284,7 @@ def linear_cross_entropy_hvp(
     array([[ 1.],
            [-1.]])
     """
+    refuse_others("linear_cross_entropy_hvp", x=x, linear_weight=linear_weight)
     options = (weight, ignore_index, label_smoothing, temperature, z_loss, l2, reduction)
     problem = _check(x, linear_weight, targets, linear_bias, *options)
     x_tangent, weight_tangent, bias_tangent = _check_tangent(tangent, problem)

@@ -79,6 +79,8 @@ def save(model: object, path: str | os.PathLike[str]) -> None:
     ------
     TypeError
         If `model` is something else.
+    ValueError
+        If its attributes do not fit together, as after a change by hand; nothing is written.
     sklearn.exceptions.NotFittedError
         If `model` is not fitted.
     OSError
@@ -181,7 +183,9 @@ def write_model(model: object, path: str | os.PathLike[str], record: object) -> 
     """
     tensors: dict[str, np.ndarray] = {}
     content = {"format": FORMAT, "model": _describe(model), "record": record, "softhead": __version__}
-    document = {"sha256": "0" * 64, "value": encode(content, "", tensors)}
+    value = encode(content, "", tensors)
+    _check_loadable(value, tensors)
+    document = {"sha256": "0" * 64, "value": value}
     data = serialize(tensors, {"softhead": _canonical_json(document)})
     # Guards the law that what was saved can be loaded, also with a safetensors library of another day.
     if not data.startswith(_MAGIC, 8):
@@ -339,9 +343,21 @@ def _describe(model: Any) -> list[dict[str, object]]:
         raise TypeError(f"model must be a {_BARE[0]} or a Pipeline of {', '.join(_PIPELINE)}; got {got}")
     for _, step in steps:
         check_is_fitted(step)
-    return [
-        {"class": cls, "name": name, "state": step.to_state()} for cls, (name, step) in zip(classes, steps, strict=True)
-    ]
+    description: list[dict[str, object]] = []
+    for cls, (name, step) in zip(classes, steps, strict=True):
+        try:
+            description.append({"class": cls, "name": name, "state": step.to_state()})
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            raise ValueError(f"model cannot be saved: its {cls} has no state: {error}") from error
+    return description
+
+
+def _check_loadable(value: object, tensors: dict[str, np.ndarray]) -> None:
+    """Refuse a model that could not be made again, such as one with an attribute changed after `fit`."""
+    try:
+        _build(decode(value, dict(tensors))["model"])
+    except ValueError as error:
+        raise ValueError(f"model cannot be saved: {error}; was an attribute changed after fit?") from error
 
 
 def _kept(step: object) -> object:

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from softhead import _checks
+from softhead._dispatch import refuse_others
 from softhead.functional import as_rows, write_back
 from softhead.kernels import primitives
 from softhead.kernels import rows as kernels
@@ -47,7 +48,7 @@ def gumbel_softmax(
     Raises
     ------
     TypeError
-        If the dtype is none of the above.
+        If the dtype is none of the above, or `logits` an array of a library other than NumPy.
     ValueError
         If the temperature is not a finite number above 0, or `logits` is a single number.
     numpy.exceptions.AxisError
@@ -64,6 +65,7 @@ def gumbel_softmax(
     >>> softhead.gumbel_softmax(logits, hard=True, rng=0).mean(axis=0).round(1)
     array([0.1, 0.2, 0.7])
     """
+    refuse_others("gumbel_softmax", logits=logits)
     array = _checks.real_array("logits", logits)
     axis = _checks.class_axis("logits", array, axis)
     temperature = _checks.positive("temperature", temperature)
@@ -111,7 +113,7 @@ def arsm_gradient(f: Callable[[np.ndarray], float], logits: ArrayLike, /, *, rng
     Raises
     ------
     TypeError
-        If the dtype is none of the above.
+        If the dtype is none of the above, or `logits` an array of a library other than NumPy.
     ValueError
         If `logits` is a single number.
 
@@ -129,6 +131,7 @@ def arsm_gradient(f: Callable[[np.ndarray], float], logits: ArrayLike, /, *, rng
     >>> np.mean(estimates, axis=0).round(1)  # p (reward - mean reward) is -2/3, -1/3, 1
     array([-0.7, -0.3,  1. ])
     """
+    refuse_others("arsm_gradient", logits=logits)
     array = _checks.real_array("logits", logits)
     _checks.class_axis("logits", array, -1)
     x = array.astype(np.float64)

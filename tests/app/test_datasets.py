@@ -299,6 +299,9 @@ class TestLabels:
         text = b'y,a\n1,"\n"\n2,3\n,4\nNA,5\n'
         message = "target 'y' has missing labels: 2 of 4 rows, the first row 3 (line 5)"
         assert fault(tmp_path / "a.csv", text) == message
+        for cell, spelling in [("NA", "NA"), ("null", "null"), ('"N/A"', "N/A")]:
+            message = f"the first row 2 (line 3), where {spelling!r} stands for a missing value"
+            assert fault(tmp_path / "a.csv", f"a,y\n1,x\n2,{cell}\n3,\n".encode()).endswith(message)
         parquet.write_table(pa.table({"x": [1, 2, 3], "y": [1.0, float("nan"), 2.0]}), tmp_path / "a.parquet")
         message = "target 'y' has missing labels: 1 of 3 rows, the first row 2"
         assert fault(tmp_path / "a.parquet") == message

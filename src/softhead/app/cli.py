@@ -38,7 +38,9 @@ Data = Annotated[
 Model = Annotated[Path, typer.Argument(metavar="MODEL", help="A model file that train wrote.", show_default=False)]
 Features = Annotated[str | None, typer.Option(help="The array of features, in .npz files.", show_default=False)]
 Target = Annotated[str | None, typer.Option(help="The column, or array, with the labels.", show_default=False)]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Print the result as JSON; a number that is infinite or NaN is null.")
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 
 

@@ -15,10 +15,11 @@ class ContentError(Exception):
     """What is wrong with the contents of a file, without its name."""
 
 
-def read_csv(data: bytes, delimiter: str, text_columns: Iterable[str]) -> tuple[Any, Callable[[int], str]]:
+def read_csv(data: bytes, delimiter: str, text_columns: Iterable[str]) -> tuple[Any, Callable[..., str]]:
     """Read CSV text as an Arrow table; `text_columns` stay text whatever they look like.
 
-    Returns the table and a function that tells where row i (from 0) is, such as "row 3 (line 4)". Raises ContentError.
+    Returns the table and a function that tells where row i (from 0) is, such as "row 3 (line 4)"; given the name of a
+    column too, what is written there if it is not empty. Raises ContentError.
     """
     import pyarrow as pa
     from pyarrow import csv as arrow_csv
@@ -44,9 +45,10 @@ def read_csv(data: bytes, delimiter: str, text_columns: Iterable[str]) -> tuple[
     if data.count(b'"') % 2 or any(map(pa.types.is_binary, kinds.values())) or not table.num_rows:
         _find_fault(data, delimiter)
 
-    def place(row: int) -> str:
-        lines = (line for number, line, _ in _records(data, delimiter) if number == row + 1)
-        return f"row {row + 1} (line {next(lines)})"
+    def place(row: int, column: str | None = None) -> str:
+        line, cells = next((line, cells) for number, line, cells in _records(data, delimiter) if number == row + 1)
+        cell = "" if column is None else cells[table.column_names.index(column)]
+        return f"row {row + 1} (line {line})" + (f", where {cell!r} stands for a missing value" if cell else "")
 
     return table, place
 

@@ -30,7 +30,7 @@ _LABELS = "accepted as labels are strings, whole numbers and bools"
 _DAMAGE = (EOFError, OSError, ValueError, RuntimeError, MemoryError, KeyError, zlib.error, zipfile.BadZipFile)
 
 # Tells where row i (from 0) is.
-_Place: TypeAlias = Callable[[int], str]
+_Place: TypeAlias = Callable[..., str]
 
 
 class DataError(ValueError):
@@ -339,11 +339,11 @@ def _as_bool(value: object) -> bool:
 def _refuse_missing(name: str, missing: NDArray[np.bool_], place: _Place) -> None:
     """Raise a ContentError if labels are missing."""
     if missing.any():
-        count, first = np.count_nonzero(missing), place(int(missing.argmax()))
+        count, first = np.count_nonzero(missing), place(int(missing.argmax()), name)
         raise ContentError(f"target {name!r} has missing labels: {count} of {len(missing)} rows, the first {first}")
 
 
-def _row(row: int) -> str:
+def _row(row: int, column: str | None = None) -> str:
     """Tell where a row of a file without lines is."""
     return f"row {row + 1}"
 
