@@ -104,6 +104,28 @@ def copy(context: Any, to: Any, to_start: Any, source: Any, start: Any, n: Any) 
     return types.void(to, types.intp, source, types.intp, types.intp), generate
 
 
+def _fetch(to_write: bool) -> Callable[..., None]:
+    """Return a function that asks for the cache line of an array's element, to be read or written soon."""
+
+    @intrinsic
+    def fetch(context: Any, array: Any, position: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            data = context.make_array(signature.args[0])(context, builder, args[0]).data
+            place = builder.bitcast(builder.gep(data, [args[1]]), cgutils.voidptr_t)
+            integer = ir.IntType(32)
+            kind = ir.FunctionType(ir.VoidType(), [place.type, integer, integer, integer])
+            prefetch = builder.module.declare_intrinsic("llvm.prefetch", [place.type], kind)
+            builder.call(prefetch, [place, integer(int(to_write)), integer(3), integer(1)])
+            return context.get_dummy_value()
+
+        return types.void(array, types.intp), generate
+
+    return fetch
+
+
+fetch_to_read, fetch_to_write = _fetch(False), _fetch(True)
+
+
 @intrinsic
 def _power(context: Any, rounded: Any) -> Any:
     """Return 2**(lift + k) for k + the rounder."""
@@ -180,7 +202,25 @@ def _reach(m: Any) -> Any:
     return constant
 
 
+def unit(m: Any) -> Any:
+    """Return 2**lift, which is `exp` of nothing."""
+    raise NotImplementedError
+
+
+@overload(unit)
+def _unit(m: Any) -> Any:
+    lifted = _f32(2.0**60) if m == types.float32 else 2.0**512
+
+    def constant(m: Any) -> Any:
+        return lifted
+
+    return constant
+
+
 inlined = njit(error_model="numpy", forceinline=True)
+# The same for what neither makes an array nor returns one or a view. It does not count references to those it is given,
+# which takes 5 ns each time and kept two rows from overlapping: rows of 100 classes took 61 ns, and 49 without.
+borrowing = njit(error_model="numpy", forceinline=True, _nrt=False)
 
 
 def row_loop(function: Callable[..., None]) -> Callable[..., None]:

@@ -35,7 +35,7 @@ def _summarise(rows: Any, k: Any, summary: Any, i: Any) -> Any:
     m = _maximum(rows, k)
     summary[i, 0], summary[i, 1], summary[i, 2] = m, 0.0, 0.0
     if math.isfinite(m):
-        hi, lo = _exponentiate(rows, k, m)
+        hi, lo = _exponentiate(rows, k, m, summary, len(summary), summary, len(summary))
         top, _ = exp(m - m, m - m)
         rest = hi - top
         if rest + lo < top * _CONFIDENT:

@@ -11,8 +11,8 @@ import numpy as np
 
 from softhead.kernels.elementary import (
     add_pair,
+    borrowing,
     divide,
-    exp,
     exp_difference,
     fma,
     inlined,
@@ -20,6 +20,7 @@ from softhead.kernels.elementary import (
     log1p,
     reach,
     row_loop,
+    unit,
 )
 
 _ROWS = 64
@@ -33,7 +34,7 @@ def _buffers(n: Any, dtype: Any) -> Any:
     return np.zeros(shape, dtype), np.empty(shape, dtype), np.empty((3, _ROWS), dtype), np.empty((4, _ROWS))
 
 
-@inlined
+@borrowing
 def _exponentiate(x: Any, start: Any, buffers: Any) -> Any:
     """Load a tile and compute its e = 2**lift exp(x - m); return the number of rows and 2**lift.
 
@@ -47,7 +48,7 @@ def _exponentiate(x: Any, start: Any, buffers: Any) -> Any:
             values[c, i] = x[start + i, c]
     maximum, top, low, hi, lo, rest = single[0], single[1], single[2], wide[0], wide[1], wide[2]
     zero = x.dtype.type(0.0)
-    lift, _ = exp(zero, zero)
+    lift = unit(zero)
     for i in range(_ROWS):
         maximum[i], top[i] = values[0, i], zero
         hi[i] = lo[i] = 0.0
@@ -80,14 +81,14 @@ def _exponentiate(x: Any, start: Any, buffers: Any) -> Any:
     return size, np.float64(lift)
 
 
-@inlined
+@borrowing
 def _log_sum(rest: Any, log_sum: Any) -> Any:
     """Write log(1 + rest)."""
     for i in range(_ROWS):
         log_sum[i] = log1p(rest[i])
 
 
-@inlined
+@borrowing
 def _scale(buffers: Any, lift: Any) -> Any:
     """Multiply e by the factors in wide[3] over its sum."""
     _, e, single, wide = buffers
@@ -99,7 +100,7 @@ def _scale(buffers: Any, lift: Any) -> Any:
             e[c, i] = fma(e[c, i], single[0, i], e[c, i] * single[2, i])
 
 
-@inlined
+@borrowing
 def _store(result: Any, size: Any, start: Any, out: Any) -> Any:
     """Write a tile of results, turned back."""
     for i in range(size):
@@ -147,7 +148,7 @@ def logsumexp(x: Any, out: Any) -> Any:
             out[start + i, 0] = m + wide[3, i] if np.isfinite(m) else m
 
 
-@inlined
+@borrowing
 def _losses(x: Any, labels: Any, weight: Any, start: Any, size: Any, buffers: Any, losses: Any) -> Any:
     """Write weight * -log p of every row's label; none where the row is ignored, or an infinite loss has no weight."""
     _, _, single, wide = buffers
