@@ -124,12 +124,12 @@ def test_the_metric_is_renewed_only_when_passes_have_paid_for_it():
     metric = PathMetric()
     coef = np.zeros(objective.shape)
     metric(objective.with_l2(1e-2), coef, budget=1.0)
-    first = metric._base
+    first = metric._records[0]
     metric(objective.with_l2(1e-3), coef, budget=1.0)
-    assert metric._base is first
+    assert metric._records == [first]
     metric.spend(1e4)
     metric(objective.with_l2(1e-3), coef, budget=1.0)
-    assert metric._base is not first
+    assert len(metric._records) == 2
 
 
 def test_extrapolation_is_exact_for_polynomials_in_log_l2_and_picks_its_order():

@@ -76,19 +76,24 @@ def rounding_allowance(objective: LinearSoftmaxObjective, coef: np.ndarray, valu
 
 def polish_intercepts(objective: LinearSoftmaxObjective, coef: np.ndarray, *, target: float) -> np.ndarray:
     """Return `coef` after Newton steps on the intercepts alone, until ||g_b||_1 <= target: at most 4 half passes."""
-    coef = coef.copy()
-    best, best_norm = coef[:, -1].copy(), np.inf
+    best, best_norm = coef, np.inf
     for _ in range(4):
-        residual, hessian = objective.intercept_system(coef)
-        norm = float(np.abs(residual).sum())
+        norm, step = intercept_step(objective, coef)
         if norm < best_norm:
-            best, best_norm = coef[:, -1].copy(), norm
-        if norm <= target or norm > best_norm:
+            best, best_norm = coef, norm
+        if norm <= target or norm > best_norm or not step.any():
             break
-        if np.trace(hessian) <= np.finfo(np.float64).tiny:  # every probability is 0 or 1
-            break
-        # Singular along the constant vector, which changes no probability: fix it, and classes that are all but empty.
-        hessian += np.trace(hessian) / len(hessian) * (1.0 / len(hessian) + 1e-10 * np.eye(len(hessian)))
-        coef[:, -1] -= np.linalg.solve(hessian, residual)
-    coef[:, -1] = best
-    return coef
+        coef = coef.copy()
+        coef[:, -1] += step
+    return best
+
+
+def intercept_step(objective: LinearSoftmaxObjective, coef: np.ndarray) -> tuple[float, np.ndarray]:
+    """Return ||g_b||_1 at `coef` and the Newton step of the intercepts alone, at half a pass."""
+    residual, hessian = objective.intercept_system(coef)
+    norm = float(np.abs(residual).sum())
+    if np.trace(hessian) <= np.finfo(np.float64).tiny:  # every probability is 0 or 1
+        return norm, np.zeros_like(residual)
+    # Singular along the constant vector, which changes no probability: fix it, and classes that are all but empty.
+    hessian += np.trace(hessian) / len(hessian) * (1.0 / len(hessian) + 1e-10 * np.eye(len(hessian)))
+    return norm, -np.linalg.solve(hessian, residual)

@@ -13,7 +13,7 @@ from softhead.linear.solution import Callback, Pair, Progress, Solution, Status
 
 _MEMORY = 20  # 60 pairs save no passes
 _PATIENCE = 25  # iterations without halving the predicted decrease before rounding is suspected
-_MAX_INTERCEPT_CLASSES = 4096  # Newton steps on the intercepts factor a matrix of classes x classes
+MAX_INTERCEPT_CLASSES = 4096  # Newton steps on the intercepts factor a matrix of classes x classes
 
 
 # Relative to a loss below this, in nats a row, no gap is asked for: the infimum may be 0 and not attained.
@@ -111,8 +111,8 @@ class _Run:
             if callback is not None:
                 callback(self.history[-1], self.point.coef)
             curved = gap - slack
-            # In float64 a step costs less than polishing the intercepts, so that a start is certified only as it is.
-            ready = curved <= min(0.7 * allowed, ask_below) and (self.narrow or self.n_iter > 0)
+            # In float64 a step costs less than polishing the intercepts does, and helps the weights as well.
+            ready = curved <= min(0.7 * allowed, ask_below) and (self.narrow or self.n_iter > 3)
             if ready or (gap <= allowed and not self.narrow):
                 self.certify()
                 if self.gap() <= self.allowed:
@@ -190,9 +190,10 @@ class _Run:
         allowed = self.allowed
         gap, slack = duality_gap(self.exact, self.point.coef, self.point.gradient)
         coef = self.point.coef
-        polishable = self.original.fit_intercept and self.original.n_classes <= _MAX_INTERCEPT_CLASSES
-        if polishable and slack > 0.2 * allowed and gap > 0.8 * allowed:
-            coef = self.held(polish_intercepts(self.working, coef, target=0.01 * allowed))
+        polishable = self.original.fit_intercept and self.original.n_classes <= MAX_INTERCEPT_CLASSES
+        if polishable and slack > 0.2 * allowed and gap > (0.8 if self.narrow else 1.0) * allowed:
+            polished = self.working if self.held is np.asarray else self.original
+            coef = self.held(polish_intercepts(polished, coef, target=0.01 * allowed))
         if self.narrow or coef is not self.point.coef:
             self.point = _Point(coef, *self.exact.loss_gradient(coef))
             gap, slack = duality_gap(self.exact, coef, self.point.gradient)

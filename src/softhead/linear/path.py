@@ -5,7 +5,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from softhead.linear.lbfgs import quasi_newton, solve
+from softhead.linear.certificate import intercept_step
+from softhead.linear.lbfgs import MAX_INTERCEPT_CLASSES, quasi_newton, solve
 from softhead.linear.objective import LinearSoftmaxObjective
 from softhead.linear.path_metric import PathMetric
 from softhead.linear.solution import Callback, Pair, Solution
@@ -44,15 +45,17 @@ def solve_path(
     metric = PathMetric() if metric is None else metric
     track = _Track()
     pairs: list[Pair] = []
-    last_l2, n_iter = 0.0, max_iter
+    last_l2, n_iter, unbalanced = 0.0, max_iter, False
     for index, l2 in enumerate(l2s):
         current = objective.with_l2(l2)
         base = np.zeros(objective.shape) if reference is None else reference[index]
-        start = current.representable(base + track.predict(l2))
+        start = base + track.predict(l2)
+        if unbalanced:
+            start[:, -1] += intercept_step(current, start)[1]
         # Where one point or two are enough, float32 would only be asked before float64 must be in any case.
         solution = solve(
             current,
-            start,
+            current.representable(start),
             tol=tol,
             max_iter=max_iter,
             callback=callback,
@@ -62,6 +65,9 @@ def solve_path(
         )
         pairs, last_l2, n_iter = solution.pairs, l2, solution.n_iter
         metric.spend(solution.passes)
+        # Extrapolated intercepts cost the gap in the first order, and are half a pass to correct.
+        slack = objective.fit_intercept and objective.n_classes <= MAX_INTERCEPT_CLASSES
+        unbalanced |= slack and index > 0 and solution.history[0].gap > 0.2 * tol * solution.value
         coef, known = solution.coef, metric.under(l2)
         if solution.gradient is not None and known is not None:
             # One more step, which costs no pass, tells better than the solution where the path goes on.

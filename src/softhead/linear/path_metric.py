@@ -1,5 +1,6 @@
 """The metric along a path: built rarely, and adapted to another penalty at little or no cost."""
 
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -16,60 +17,94 @@ from softhead.linear.preconditioner import (
 
 _MAX_FEATURES = 2048  # above, an eigendecomposition takes as long as all the factorisations that it saves
 _MIN_ROWS, _ROWS_PER_FEATURE = 8000, 30
+_MAX_BYTES = 2**27  # of all matrices kept
+_TINY = float(np.finfo(np.float64).tiny)
 _PATIENCE = 8.0  # the costs of a metric that passes must have reached before it is renewed
 
 
 class _Base(Protocol):
     """A metric that knows which part of it is the penalty."""
 
+    nbytes: int
+
     def under(self, l2: float) -> Preconditioner: ...
 
 
+@dataclass
+class _Record:
+    """A metric, the penalty that it was made under, and the passes made with it."""
+
+    base: _Base
+    l2: float
+    passes: float
+
+
 class PathMetric:
-    """What gives runs on similar problems, under any penalty, their metric: one, renewed when that has become cheap.
+    """What gives runs on similar problems, under any penalty, their metric: a few, renewed when that has become cheap.
 
     It is the Hessian on a sample of rows as soon as that costs at most half of the passes made so far, else a weighted
-    Gram matrix of the features in the form of its eigenvectors, in which a penalty is added to the eigenvalues. Other
-    shapes of data have a metric of their own for each run, as without a path.
+    Gram matrix of the features in the form of its eigenvectors, in which a penalty is added to the eigenvalues. The
+    matrix from the nearest penalty is taken: later paths find those of the first. Data whose shape or scales are not
+    for this have a metric of their own for each run, as without a path.
     """
 
     def __init__(self) -> None:
-        self._base: _Base | None = None
+        self._records: list[_Record] = []
+        self._current: _Record | None = None
         self._last: Preconditioner | None = None
-        self._last_l2 = 0.0
+        self._last_l2 = -1.0
         self._passes = 0.0  # in all, before the current run
-        self._built = 0.0  # the passes in all when the base was built
+        self._suited = True
 
     def __call__(self, objective: LinearSoftmaxObjective, coef: np.ndarray | None, *, budget: float) -> Preconditioner:
         """Return the metric for `objective`, from `coef` where it is renewed."""
         if coef is None:
             return preconditioner(objective, None, budget=budget)
-        passes = self._passes + 2.0 * budget - 2.0
+        running = 2.0 * budget - 2.0  # about the passes of this run so far
         coupled = objective.shape[0] * objective.shape[1] <= MAX_HESSIAN_SIZE
-        coupled = coupled and hessian_cost(objective) <= max(1.0, passes / 2.0)
-        due = self._base is None or (coupled and not isinstance(self._base, Hessian))
-        if not due and self._base is not None:
+        coupled = coupled and hessian_cost(objective) <= max(1.0, (self._passes + running) / 2.0)
+        record = self._nearest(objective.l2)
+        due = record is None or (coupled and not isinstance(record.base, Hessian))
+        if record is not None and not due:
             cost = hessian_cost(objective) if coupled else _gram_cost(objective)
-            due = passes - self._built >= _PATIENCE * cost
-        if due:
-            self._built = passes
-            self._base = Hessian(objective, coef) if coupled else _EigenGram.of(objective, coef)
-            self._last = None
-        if self._base is None:
-            self._last = preconditioner(objective, coef, budget=budget)
+            due = record.passes + running >= _PATIENCE * cost
+        if due and (self._suited or coupled):
+            base: _Base | None = Hessian(objective, coef) if coupled else _EigenGram.of(objective, coef)
+            self._suited = base is not None
+            if base is not None:
+                self._keep(record, _Record(base, objective.l2, -running))
+        if self._current is None:
+            self._last, self._last_l2 = preconditioner(objective, coef, budget=budget), objective.l2
         last = self.under(objective.l2)
         assert last is not None
         return last
 
     def under(self, l2: float) -> Preconditioner | None:
         """Return the metric as far as it is known under the penalty `l2`, or a similar one."""
-        if self._base is not None and (self._last is None or self._last_l2 != l2):
-            self._last, self._last_l2 = self._base.under(l2), l2
+        record = self._nearest(l2)
+        if record is not None and (record is not self._current or self._last_l2 != l2):
+            self._current, self._last, self._last_l2 = record, record.base.under(l2), l2
         return self._last
 
     def spend(self, passes: float) -> None:
         """Take note of the passes that a run has made."""
         self._passes += passes
+        if self._current is not None:
+            self._current.passes += passes
+
+    def _nearest(self, l2: float) -> "_Record | None":
+        def distance(record: _Record) -> float:
+            return abs(float(np.log(max(record.l2, _TINY) / max(l2, _TINY))))
+
+        return min(self._records, key=distance, default=None)
+
+    def _keep(self, old: "_Record | None", new: "_Record") -> None:
+        """Put a record in the place of an old one from almost the same penalty, or beside it where memory allows."""
+        if old is not None and (type(old.base) is not type(new.base) or old.l2 < 2.0 * new.l2 < 4.0 * old.l2):
+            self._records.remove(old)
+        self._records.append(new)
+        while len(self._records) > 1 and sum(record.base.nbytes for record in self._records) > _MAX_BYTES:
+            self._records.pop(0)
 
 
 def _gram_cost(objective: LinearSoftmaxObjective) -> float:
@@ -82,7 +117,7 @@ def _gram_cost(objective: LinearSoftmaxObjective) -> float:
 class _EigenGram:
     """M = T^T diag(G + lambda I, s) T with G = V diag(e) V^T centred: T takes the intercepts apart from the weights."""
 
-    def __init__(self, gram: np.ndarray, *, fit_intercept: bool) -> None:
+    def __init__(self, gram: np.ndarray, l2: float, *, fit_intercept: bool) -> None:
         self.mass, self.mean = 0.0, np.zeros(len(gram) - fit_intercept)
         raw = np.diag(gram)[: len(self.mean)]
         if fit_intercept:
@@ -91,8 +126,9 @@ class _EigenGram:
             gram = gram[:-1, :-1] - self.mass * np.outer(self.mean, self.mean)
         self.values, self.vectors = np.linalg.eigh(gram)
         # Eigenvectors, unlike factors, lose the smallest columns to the rounding of the largest, or of their own means.
-        used = np.diag(gram)[raw > 0.0]
+        used = np.diag(gram)[raw > 0.0] + l2
         self.trusted = bool((used > 1e-5 * raw[raw > 0.0]).all() and (used > 1e-10 * used.max(initial=0.0)).all())
+        self.nbytes = self.vectors.nbytes
 
     @classmethod
     def of(cls, objective: LinearSoftmaxObjective, coef: np.ndarray) -> "_EigenGram | None":
@@ -104,7 +140,7 @@ class _EigenGram:
         gram = weighted_gram(objective, coef, stride)
         if not np.isfinite(gram).all():
             raise ValueError("X: squares of its entries overflow; scale the features down")
-        result = cls(gram, fit_intercept=objective.fit_intercept)
+        result = cls(gram, objective.l2, fit_intercept=objective.fit_intercept)
         return result if result.trusted else None
 
     def under(self, l2: float) -> "_UnderPenalty":

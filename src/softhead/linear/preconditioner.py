@@ -104,7 +104,7 @@ class Hessian:
         if objective.fit_intercept:
             hessian[:, -1, :, -1] += np.trace(hessian[:, -1, :, -1]) / classes**2
         self._weights = np.arange(coef.size).reshape(coef.shape)[:, : objective.n_features].ravel()
-        self._matrix, self._l2 = coupled, objective.l2
+        self._matrix, self._l2, self.nbytes = coupled, objective.l2, 2 * coupled.nbytes
         self._inverse = _Inverse(coupled)
 
     def under(self, l2: float) -> "Hessian":
