@@ -90,13 +90,13 @@ def test_a_validation_set_decides_as_a_loop_would():
     X, y = X[:600] / 16.0, y[:600]
     part = np.where(np.arange(600) < 400, -1, 0)  # train, validation
     Cs = np.geomspace(1e-3, 1e1, 9)
-    model = SoftmaxClassifierCV(Cs, cv=PredefinedSplit(part), tol=1e-6).fit(X, y)
+    model = SoftmaxClassifierCV(Cs, cv=PredefinedSplit(part), tol=1e-9).fit(X, y)
     scores = [
-        -log_loss(y[400:], SoftmaxClassifier(C=C, tol=1e-6).fit(X[:400], y[:400]).predict_proba(X[400:])) for C in Cs
+        -log_loss(y[400:], SoftmaxClassifier(C=C, tol=1e-9).fit(X[:400], y[:400]).predict_proba(X[400:])) for C in Cs
     ]
     np.testing.assert_allclose(model.scores_[0, 0], scores, atol=1e-4)
     assert Cs[np.argmax(scores)] == model.C_
-    whole = SoftmaxClassifier(C=model.C_, tol=1e-6).fit(X, y)
+    whole = SoftmaxClassifier(C=model.C_, tol=1e-9).fit(X, y)
     np.testing.assert_allclose(model.predict_proba(X), whole.predict_proba(X), atol=1e-3)
 
 
