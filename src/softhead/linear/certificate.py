@@ -3,6 +3,7 @@
 import numpy as np
 from scipy.special import xlogy
 
+from softhead.kernels.algebra import dot
 from softhead.linear.objective import LinearSoftmaxObjective
 
 
@@ -38,7 +39,7 @@ def duality_gap(objective: LinearSoftmaxObjective, coef: np.ndarray, gradient: n
     weights, intercepts = objective.split(coef)
     gradient_weights, gradient_intercepts = objective.split(gradient)
     if not objective.fit_intercept:
-        return float(np.vdot(gradient_weights, gradient_weights)) / (2.0 * objective.l2), 0.0
+        return dot(gradient_weights, gradient_weights) / (2.0 * objective.l2), 0.0
 
     moments_targets, pi = objective.target_moments()
     pbar = np.maximum(pi + gradient_intercepts, 0.0)
@@ -51,9 +52,9 @@ def duality_gap(objective: LinearSoftmaxObjective, coef: np.ndarray, gradient: n
     shift = removed[:, None] * moments_model - np.outer(nu, removed @ moments_model)  # E
 
     difference = gradient_weights - shift
-    curved = float(np.vdot(difference, difference)) / (2.0 * objective.l2)
+    curved = dot(difference, difference) / (2.0 * objective.l2)
     slack = (
-        float(np.vdot(shift, weights))
+        dot(shift, weights)
         + float(gradient_intercepts @ (intercepts - intercepts.mean()))  # g_b sums to 0
         - float(removed @ xlogy(pbar, pbar))
         + float(xlogy(pbar - surplus, 1.0 - removed).sum())

@@ -1,11 +1,13 @@
 """L-BFGS in the metric of a preconditioner, for convex objectives, stopped by a certificate."""
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
+from softhead.kernels.algebra import dot
 from softhead.linear.certificate import duality_gap, polish_intercepts, rounding_allowance
 from softhead.linear.objective import LinearSoftmaxObjective
 from softhead.linear.preconditioner import Metric, Preconditioner, preconditioner
@@ -132,7 +134,7 @@ class _Run:
                 # columns that turns 766 passes into 93 at a relative gap of 1e-4.
                 self.metric = self.new_metric(self.working, self.point.coef, budget=max(1.0, self.n_iter / 2))
             direction = quasi_newton(self.point.gradient, self.pairs, self.metric)
-            decrease = -0.5 * float(np.vdot(direction, self.point.gradient))
+            decrease = -0.5 * dot(direction, self.point.gradient)
             if decrease < 0.5 * goal:
                 goal, deadline = decrease, self.n_iter + _PATIENCE
             # Without a penalty only a model predicts the distance; 100 times less than allowed is demanded of it. (A
@@ -169,7 +171,7 @@ class _Run:
             narrow = self.point.gradient
             self.point = _Point(self.point.coef, *self.exact.loss_gradient(self.point.coef))
             noise = narrow - self.point.gradient
-            if unless_noise_below == 0.0 or 0.5 * float(np.vdot(noise, self.metric.solve(noise))) > unless_noise_below:
+            if unless_noise_below == 0.0 or 0.5 * dot(noise, self.metric.solve(noise)) > unless_noise_below:
                 self.working, self.held = self.exact, np.asarray
 
     def advance(self, direction: np.ndarray) -> bool:
@@ -180,8 +182,8 @@ class _Run:
         self.point = found
         self.n_iter += 1
         step, change = found.coef - start.coef, found.gradient - start.gradient
-        curvature = float(np.vdot(step, change))
-        if curvature > 1e-14 * float(np.linalg.norm(step) * np.linalg.norm(change)):
+        curvature = dot(step, change)
+        if curvature > 1e-14 * math.sqrt(dot(step, step) * dot(change, change)):
             self.pairs.append(Pair(step, change, curvature))
         return True
 
@@ -245,14 +247,14 @@ def quasi_newton(gradient: np.ndarray, pairs: Sequence[Pair], metric: Preconditi
     q = -gradient
     alphas = []
     for pair in reversed(pairs):
-        alphas.append(float(np.vdot(pair.step, q)) / pair.curvature)
+        alphas.append(dot(pair.step, q) / pair.curvature)
         q -= alphas[-1] * pair.change
     q = metric.solve(q)
     if pairs:
         last = pairs[-1]
-        q *= last.curvature / float(np.vdot(last.change, metric.solve(last.change)))
+        q *= last.curvature / dot(last.change, metric.solve(last.change))
     for pair, alpha in zip(pairs, reversed(alphas), strict=True):
-        q += (alpha - float(np.vdot(pair.change, q)) / pair.curvature) * pair.step
+        q += (alpha - dot(pair.change, q) / pair.curvature) * pair.step
     return q
 
 
@@ -268,7 +270,7 @@ def line_search(
     convex function has decreased where the slope is still negative, and a little beyond where the value is not larger
     than rounding explains (the approximate Wolfe conditions of Hager and Zhang, 2005).
     """
-    slope = float(np.vdot(direction, start.gradient))
+    slope = dot(direction, start.gradient)
     if not slope < 0.0:
         return None
     wider = float(np.finfo(objective.dtype).eps / np.finfo(np.float64).eps)
@@ -279,7 +281,7 @@ def line_search(
         if np.array_equal(coef, start.coef):
             return None
         point = _Point(coef, *objective.loss_gradient(coef))
-        new_slope = float(np.vdot(direction, point.gradient))
+        new_slope = dot(direction, point.gradient)
         decreases = point.value <= start.value + 1e-4 * step * slope
         if decreases or new_slope <= 0.0 or (point.value <= start.value + noise and new_slope <= -0.8 * slope):
             if new_slope >= 0.9 * slope:

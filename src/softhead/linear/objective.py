@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from softhead.kernels.algebra import dot
 from softhead.kernels.residuals import class_residuals, distribution_residuals, probabilities
 from softhead.linear.blocks import RowBlocks
 from softhead.linear.passes import TOTALS_BYTES, DensePasses, suited
@@ -116,7 +117,7 @@ class LinearSoftmaxObjective:
         self.passes += 1.0
         weights, gradient_weights = self.split(coef)[0], self.split(gradient)[0]
         gradient_weights += self.l2 * weights
-        return loss + 0.5 * self.l2 * float(np.vdot(weights, weights)), gradient
+        return loss + 0.5 * self.l2 * dot(weights, weights), gradient
 
     def hvp(self, coef: np.ndarray, direction: np.ndarray) -> np.ndarray:
         """Return the Hessian of F at `coef` times `direction`: X^T A [P * U - P * sum(P * U)] with U = X V^T."""

@@ -100,7 +100,7 @@ class DensePasses:
                 self.X, start, stop, stride, curved, *parameters, shares, self._n_classes, gram, sums, *space, weighted
             )
 
-        gram, sums = self._sum(run, (width, width), (width,))
+        gram, sums = self._sum(run, (width, width), (width,), most=8)
         gram = gram[: n_features + 1, : n_features + 1]
         gram[-1] = gram[:, -1] = sums[: n_features + 1]
         upper = np.triu(gram)
@@ -114,9 +114,11 @@ class DensePasses:
         last[: self._n_classes] = intercepts
         return columns, last
 
-    def _sum(self, run: Callable[..., None], *shapes: tuple[int, ...]) -> tuple[np.ndarray, ...]:
+    def _sum(
+        self, run: Callable[..., None], *shapes: tuple[int, ...], most: int = _MOST_STRIPES
+    ) -> tuple[np.ndarray, ...]:
         """Call run(start, stop, *totals, space) for all rows; return the totals, float64 arrays of these shapes."""
-        n_stripes = max(1, min(self._n_stripes, TOTALS_BYTES // (8 * sum(map(math.prod, shapes)))))
+        n_stripes = max(1, min(self._n_stripes, most, TOTALS_BYTES // (8 * sum(map(math.prod, shapes)))))
         stripe_rows = _rounded_up(-(-len(self.X) // n_stripes), self._tile_rows)
         totals = [np.zeros((n_stripes, *shape)) for shape in shapes]
         spaces: list[tuple[np.ndarray, np.ndarray]] = []

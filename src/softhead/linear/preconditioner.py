@@ -22,6 +22,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from softhead.kernels.algebra import Factor
 from softhead.kernels.residuals import probabilities
 from softhead.linear.objective import LinearSoftmaxObjective
 
@@ -236,15 +237,17 @@ class _Inverse:
         for relative in (0.0, 1e-12, 1e-9, 1e-6, 1e-3, 1.0):  # as little as rounding needs
             scaled[np.diag_indices_from(scaled)] = 1.0 + relative
             try:
-                self._root = _inverse_of_lower(np.linalg.cholesky(scaled))
-                return
+                root = _inverse_of_lower(np.linalg.cholesky(scaled))
+                break
             except np.linalg.LinAlgError:
                 continue
-        self._root = np.eye(len(matrix))
+        else:
+            root = np.eye(len(matrix))
+        self._down, self._up = Factor(root.T), Factor(root)
 
     def solve(self, rows: np.ndarray) -> np.ndarray:
         """Return the inverse applied to every row."""
-        return (((rows * self._scale) @ self._root.T) @ self._root) * self._scale
+        return self._up(self._down(rows * self._scale)) * self._scale
 
 
 def _inverse_of_lower(matrix: np.ndarray) -> np.ndarray:
