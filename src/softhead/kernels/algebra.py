@@ -27,6 +27,18 @@ def _dot(a: Any, b: Any) -> Any:
     return total
 
 
+@row_loop
+def _add_multiple(a: Any, factor: Any, b: Any) -> Any:
+    for i in range(a.shape[0]):
+        for j in range(a.shape[1]):
+            a[i, j] += factor * b[i, j]
+
+
+def add_multiple(a: np.ndarray, factor: float, b: np.ndarray) -> None:
+    """Add factor * b to a, both of shape (n, m), float64."""
+    _add_multiple(a, factor, b)
+
+
 def dot(a: np.ndarray, b: np.ndarray) -> float:
     """Return the sum of the products of the entries of two arrays of one shape (n, m), float64."""
     return float(_dot(a, b))

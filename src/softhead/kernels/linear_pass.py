@@ -212,18 +212,16 @@ def gram_pass(
     shares: Any,
     n_classes: Any,
     gram: Any,
-    sums: Any,
     tile: Any,
     z: Any,
-    weighted: Any,
 ) -> Any:
-    """Add sum_i a_i w_i x_i x_i^T, on and above the diagonal, to `gram`, and sum_i a_i w_i (x_i, 1) to `sums`.
+    """Add sum_i a_i w_i x~_i x~_i^T, at least on and above the diagonal, to `gram`, with x~_i = (x_i, 1).
 
     Over every `stride`-th row; w_i = (1 - sum_c p_ic^2) / (C - 1) where the metric is to be `curved`, else 1/2.
-    `weighted` is space for the weighted rows of a tile, zero beyond the features and as wide as `gram`.
+    `tile` is as wide as `gram`.
     """
     d, width = x.shape[1], z.shape[1]
-    nothing = np.zeros(width)
+    nothing = np.zeros(max(width, tile.shape[1]))
     for first in range(start, stop, len(tile) * stride):
         size = min(len(tile), (stop - first + stride - 1) // stride)
         for i in range(size):
@@ -239,10 +237,7 @@ def gram_pass(
                 for c in range(width):
                     w -= np.float64(z[i, c]) * np.float64(z[i, c])
                 w = max(w, 0.0) / (n_classes - 1)
-            for j in range(d):
-                weighted[i, j] = tile[i, j]
-            weighted[i, d] = 1.0
-            scale(
-                weighted, i * weighted.shape[1], weighted.shape[1], z.dtype.type(w * shares[first + i * stride]), sums
-            )
-        add_square(tile, tile.shape[1], size, weighted, gram, d)
+            tile[i, d] = 1.0
+            root = z.dtype.type(math.sqrt(w * shares[first + i * stride]))
+            scale(tile, i * tile.shape[1], tile.shape[1], root, nothing)
+        add_square(tile, tile.shape[1], size, tile, gram, d + 1)

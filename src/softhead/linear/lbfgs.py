@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from softhead.kernels.algebra import dot
+from softhead.kernels.algebra import add_multiple, dot
 from softhead.linear.certificate import duality_gap, polish_intercepts, rounding_allowance
 from softhead.linear.objective import LinearSoftmaxObjective
 from softhead.linear.preconditioner import Metric, Preconditioner, preconditioner
@@ -248,13 +248,13 @@ def quasi_newton(gradient: np.ndarray, pairs: Sequence[Pair], metric: Preconditi
     alphas = []
     for pair in reversed(pairs):
         alphas.append(dot(pair.step, q) / pair.curvature)
-        q -= alphas[-1] * pair.change
+        add_multiple(q, -alphas[-1], pair.change)
     q = metric.solve(q)
     if pairs:
         last = pairs[-1]
         q *= last.curvature / dot(last.change, metric.solve(last.change))
     for pair, alpha in zip(pairs, reversed(alphas), strict=True):
-        q += (alpha - dot(pair.change, q) / pair.curvature) * pair.step
+        add_multiple(q, alpha - dot(pair.change, q) / pair.curvature, pair.step)
     return q
 
 

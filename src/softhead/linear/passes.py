@@ -18,8 +18,9 @@ _LEAST_ROWS, _MOST_ROWS = 32, 256
 # coefficients, which are added at the end.
 _STRIPE_TILES, _MOST_STRIPES = 16, 32
 TOTALS_BYTES = 2**27
+_MOST_GRAMS = 8  # stripes of a Gram matrix, which is larger
 # Multiply-adds of a stripe, below which a thread is not worth its start, and of one call, between which Ctrl-C is seen.
-_STRIPE_WORK, _CALL_WORK = 2**20, 2**30
+_STRIPE_WORK, _CALL_WORK = 2**20, 2**31
 
 
 def suited(X: Any, n_classes: int) -> bool:
@@ -93,18 +94,15 @@ class DensePasses:
         parameters = self._padded(*(coef or (np.zeros((self._n_classes, n_features)), np.zeros(self._n_classes))))
         curved = coef is not None
 
-        def run(start: int, stop: int, gram: np.ndarray, sums: np.ndarray, space: Any) -> None:
-            weighted = np.zeros((self._tile_rows, width), self._dtype)
+        def run(start: int, stop: int, gram: np.ndarray, space: Any) -> None:
+            tile = np.zeros((_MOST_ROWS, width), self._dtype)
+            z = np.zeros((_MOST_ROWS, self._width), self._dtype)
             start += -start % stride
-            gram_pass(
-                self.X, start, stop, stride, curved, *parameters, shares, self._n_classes, gram, sums, *space, weighted
-            )
+            gram_pass(self.X, start, stop, stride, curved, *parameters, shares, self._n_classes, gram, tile, z)
 
-        gram, sums = self._sum(run, (width, width), (width,), most=8)
-        gram = gram[: n_features + 1, : n_features + 1]
-        gram[-1] = gram[:, -1] = sums[: n_features + 1]
-        upper = np.triu(gram)
-        return upper + np.triu(gram, 1).T
+        (gram,) = self._sum(run, (width, width), most=_MOST_GRAMS)
+        upper = np.triu(gram[: n_features + 1, : n_features + 1])
+        return upper + np.triu(upper, 1).T
 
     def _padded(self, weights: np.ndarray, intercepts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the coefficients as the loops take them."""
