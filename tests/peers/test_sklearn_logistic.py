@@ -1,8 +1,9 @@
-"""scikit-learn's own tests of LogisticRegression, with our classifier in its place."""
+"""scikit-learn's own tests of LogisticRegression and LogisticRegressionCV, with our classifiers in their place."""
 
 import functools
 import inspect
 
+import numpy as np
 import pytest
 
 import softhead
@@ -10,7 +11,7 @@ import softhead
 peer = pytest.importorskip(
     "sklearn.linear_model.tests.test_logistic", reason="this scikit-learn comes without its tests"
 )
-Theirs = peer.LogisticRegression
+Theirs, TheirsCV = peer.LogisticRegression, peer.LogisticRegressionCV
 pytestmark = peer.pytestmark
 
 # The tests that we pass, with the values of those parameters that stand for something we have.
@@ -27,14 +28,14 @@ OFFERED = {
     "test_logistic_regression_solvers": {},
     "test_logistic_regression_solvers_multiclass": {},
     "test_logistic_regression_solvers_multiclass_unpenalized": {},
-    "test_logistic_regression_sample_weights": FIRST | {"problem": ["single"]},
+    "test_logistic_regression_sample_weights": FIRST,
     "test_logistic_regression_solver_class_weights": FIRST,
     "test_logistic_regression_class_weights": {},
     "test_liblinear_decision_function_zero": {},
     "test_logreg_intercept_scaling_zero": {},
     "test_logreg_predict_proba_multinomial": {},
     "test_max_iter": {"solver, message": [("lbfgs", "stopped at max_iter=[1-4] .* More iterations")]},
-    "test_n_iter": FIRST,
+    "test_n_iter": FIRST | {"use_legacy_attributes": [False]},
     "test_warm_start": FIRST,
     "test_saga_vs_liblinear": {"l1_ratio": [0]},
     "test_dtype_match": FIRST,
@@ -49,6 +50,11 @@ OFFERED = {
     "test_single_feature_newton_cg": {},
     "test_zero_max_iter": FIRST,
     "test_multinomial_logistic_regression_string_inputs": {},
+    "test_logistic_cv_refit_false_non_elasticnet": {},
+    "test_logistic_cv_mock_scorer": {},
+    "test_logistic_cv_sparse": FIRST,
+    "test_logistic_regressioncv_class_weights": {},
+    "test_lr_cv_scores_without_enabling_metadata_routing": {},
     "test_logistic_regression_array_api_compliance": NUMPY,
     "test_logistic_regression_array_api_warm_start": NUMPY,
     "test_logistic_regression_callback_support": {"max_iter": [1000]},  # with fewer, ours warns: an error here
@@ -61,6 +67,7 @@ BESIDE = {
     "test_logistic_regression_solvers_multiclass": "lbfgs",
     "test_logistic_regression_solvers_multiclass_unpenalized": "lbfgs",
     "test_logistic_regression_class_weights": "lbfgs",
+    "test_logistic_regressioncv_class_weights": "lbfgs",
     "test_saga_vs_liblinear": "saga",
 }
 
@@ -68,7 +75,8 @@ BESIDE = {
 PENALTY = "of a penalty other than the square of the weights"
 OPTION = "of the options of their constructor, the warnings and errors about them, and their deprecation"
 INTERNAL = "of what is inside one of their solvers"
-CV = "of LogisticRegressionCV"
+PATHS = "of coefs_paths_, the coefficients of all folds and penalties: ours keeps their scores"
+ROUTING = "of the routing of metadata"
 PRIVATE = "of a private function"
 NOT_OFFERED = {
     "test_check_solver_option": OPTION,
@@ -95,19 +103,13 @@ NOT_OFFERED = {
     "test_elastic_net_versus_sgd": PENALTY,
     "test_scores_attribute_layout_elasticnet": PENALTY,
     "test_liblinear_not_stuck": PENALTY,
-    "test_logistic_cv": CV,
-    "test_logistic_cv_refit_false_non_elasticnet": CV,
-    "test_logistic_cv_mock_scorer": CV,
-    "test_multinomial_cv_iris": CV,
-    "test_logistic_cv_folds_with_classes_missing": CV,
-    "test_logistic_cv_sparse": CV,
-    "test_logistic_regressioncv_class_weights": CV,
-    "test_logistic_regression_cv_refit": CV,
-    "test_LogisticRegressionCV_no_refit": CV,
-    "test_LogisticRegressionCV_on_folds": CV,
-    "test_lr_cv_scores_differ_when_sample_weight_is_requested": CV,
-    "test_lr_cv_scores_without_enabling_metadata_routing": CV,
-    "test_passing_params_without_enabling_metadata_routing": CV,
+    "test_logistic_cv": PATHS,
+    "test_multinomial_cv_iris": PATHS,
+    "test_logistic_cv_folds_with_classes_missing": PATHS,
+    "test_LogisticRegressionCV_no_refit": OPTION,
+    "test_LogisticRegressionCV_on_folds": PATHS,
+    "test_lr_cv_scores_differ_when_sample_weight_is_requested": ROUTING,
+    "test_passing_params_without_enabling_metadata_routing": ROUTING,
     "test_liblinear_dual_random_state": INTERNAL,
     "test_liblinear_with_large_values": INTERNAL,
     "test_newton_cholesky_fallback_to_lbfgs": INTERNAL,
@@ -118,11 +120,31 @@ NOT_OFFERED = {
     "test_logistic_cv_multinomial_score": PRIVATE,
     "test_logistic_regression_path_coefs_multinomial": PRIVATE,
     "test_logistic_regression_path_init_coefs": PRIVATE,
+    "test_logistic_regression_cv_refit": "of single coefficients to 1e-7: the gap there, its square, is below rounding",
     "test_sparsify": "of coefficients turned into a sparse matrix",
 }
 
 
-class LogisticRegression(softhead.SoftmaxClassifier):
+class _Options:
+    """The options of their constructors that ours lack: for an L2 penalty they leave the optimum as it is."""
+
+    def _remember(self, **options):
+        for name, value in options.items():
+            setattr(self, name, value)
+
+    def fit(self, X, y, sample_weight=None, **options):
+        assert not np.any(getattr(self, "l1_ratio", 0.0))
+        assert not np.any(getattr(self, "l1_ratios", 0.0))
+        assert not getattr(self, "dual", False)
+        # Their tolerance bounds the gradient and ours the gap, which goes as its square.
+        theirs, self.tol = self.tol, max(self.tol**2, 1e-13)
+        try:
+            return super().fit(X, y, sample_weight, **options)
+        finally:
+            self.tol = theirs
+
+
+class LogisticRegression(_Options, softhead.SoftmaxClassifier):
     """Our classifier with the constructor of theirs."""
 
     _predict_proba_lr = Theirs._predict_proba_lr  # what the classes would be one against the rest
@@ -144,18 +166,37 @@ class LogisticRegression(softhead.SoftmaxClassifier):
     ):
         options = {"fit_intercept": fit_intercept, "class_weight": class_weight, "warm_start": warm_start}
         super().__init__(C, tol=tol, max_iter=max_iter, **options)
-        self.l1_ratio, self.dual = l1_ratio, dual
-        self.solver, self.random_state, self.intercept_scaling = solver, random_state, intercept_scaling
+        self._remember(
+            l1_ratio=l1_ratio, dual=dual, solver=solver, random_state=random_state, intercept_scaling=intercept_scaling
+        )
 
-    def fit(self, X, y, sample_weight=None):
-        assert self.l1_ratio == 0
-        assert not self.dual
-        # Their tolerance bounds the gradient and ours the gap, which goes as its square.
-        theirs, self.tol = self.tol, max(self.tol**2, 1e-13)
-        try:
-            return super().fit(X, y, sample_weight)
-        finally:
-            self.tol = theirs
+
+class LogisticRegressionCV(_Options, softhead.SoftmaxClassifierCV):
+    """Our cross-validated classifier with the constructor of theirs."""
+
+    l1_ratio_ = 0.0
+
+    def __init__(
+        self,
+        Cs=10,
+        *,
+        cv=None,
+        scoring=None,
+        refit=True,
+        fit_intercept=True,
+        class_weight=None,
+        tol=1e-4,
+        max_iter=100,
+        l1_ratios=(0.0,),
+        solver="lbfgs",
+        random_state=None,
+        use_legacy_attributes=False,
+    ):
+        options = {"fit_intercept": fit_intercept, "class_weight": class_weight, "refit": refit}
+        super().__init__(Cs, cv=cv, scoring=scoring, tol=tol, max_iter=max_iter, **options)
+        self._remember(
+            l1_ratios=l1_ratios, solver=solver, random_state=random_state, use_legacy_attributes=use_legacy_attributes
+        )
 
 
 def ours(name):
@@ -183,12 +224,16 @@ globals().update({name: ours(name) for name in OFFERED if hasattr(peer, name)})
 
 @pytest.fixture(autouse=True)
 def _in_their_place(monkeypatch, request):
-    name = request.function.__name__
+    place = BESIDE.get(request.function.__name__)
 
-    def chosen(*args, solver="lbfgs", **options):
-        return (LogisticRegression if solver == BESIDE[name] else Theirs)(*args, solver=solver, **options)
+    def among(our_class, their_class):
+        def chosen(*args, solver="lbfgs", **options):
+            return (our_class if solver == place else their_class)(*args, solver=solver, **options)
 
-    monkeypatch.setattr(peer, "LogisticRegression", chosen if name in BESIDE else LogisticRegression)
+        return chosen if place else our_class
+
+    monkeypatch.setattr(peer, "LogisticRegression", among(LogisticRegression, Theirs))
+    monkeypatch.setattr(peer, "LogisticRegressionCV", among(LogisticRegressionCV, TheirsCV))
 
 
 @pytest.fixture
