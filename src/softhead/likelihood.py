@@ -60,8 +60,7 @@ def nll_loss(
         log_probs, targets, axis, weight, ignore_index, label_smoothing, 1.0, 0.0, reduction, name="log_probs"
     )
     losses = np.zeros(len(rows.logits))
-    kernel = kernels.nll if rows.targets.ndim == 1 else kernels.soft_nll
-    kernel(rows.logits, rows.targets, rows.options.weight, rows.options.label_smoothing, losses)
+    kernels.nll(rows.logits, rows.targets, rows.options.weight, rows.options.label_smoothing, losses)
     return answer(losses, loss_denominator(rows.targets, rows.options), reduction, rows.array, rows.axis)
 
 

@@ -244,9 +244,8 @@ def cross_entropy_hvp(
 
 def row_losses(logits: np.ndarray, targets: np.ndarray, options: LossOptions) -> np.ndarray:
     """Return the loss of every row in float64; targets are labels (n,) or probabilities (n, C)."""
-    kernel = kernels.cross_entropy if targets.ndim == 1 else kernels.soft_cross_entropy
     losses = np.zeros(len(logits))
-    kernel(
+    kernels.cross_entropy(
         logits,
         targets,
         options.weight,
@@ -262,9 +261,8 @@ def row_losses_and_gradients(
     logits: np.ndarray, targets: np.ndarray, options: LossOptions, denominator: float, out: np.ndarray
 ) -> np.ndarray:
     """Return the loss of every row in float64 and write the gradients, divided by the denominator, into out."""
-    kernel = kernels.cross_entropy_gradient if targets.ndim == 1 else kernels.soft_cross_entropy_gradient
     losses = np.zeros(len(logits))
-    kernel(
+    kernels.cross_entropy_gradient(
         logits,
         targets,
         options.weight,
@@ -287,8 +285,7 @@ def row_hessian_products(
     out: np.ndarray,
 ) -> None:
     """Write the Hessian of every row's loss, divided by the denominator, times its tangent into out."""
-    kernel = kernels.cross_entropy_hvp if targets.ndim == 1 else kernels.soft_cross_entropy_hvp
-    kernel(
+    kernels.cross_entropy_hvp(
         logits,
         targets,
         tangents,

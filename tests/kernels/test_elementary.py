@@ -36,6 +36,12 @@ def logarithms(z, out):
 
 
 @njit
+def plain_logarithms(x, out):
+    for i in range(len(x)):
+        out[i] = elementary.log(x[i])
+
+
+@njit
 def maximum(x):
     m = x[0]
     for value in x:
@@ -112,3 +118,22 @@ def test_larger_finds_the_maximum_and_every_nan(n, dtype):
             spoiled[position] = bad
             assert np.isnan(maximum(spoiled))
     assert maximum(np.full(n, -np.inf, dtype)) == -np.inf
+
+
+def test_log_error():
+    rng = np.random.default_rng(5)
+    x = np.concatenate(
+        [
+            rng.uniform(0.5, 2.0, 1000),
+            1 + 10.0 ** rng.uniform(-16, -1, 500),
+            1 - 10.0 ** rng.uniform(-16, -1, 500),
+            10.0 ** rng.uniform(-307, 308, 500),
+            [5e-324, 1e-310, np.finfo(float).tiny, 1.0, np.finfo(float).max],
+        ]
+    )
+    computed = np.empty_like(x)
+    plain_logarithms(x, computed)
+    for value, log in zip(x, computed, strict=True):
+        true = mpmath.log(exact(value))
+        assert abs(exact(log) - true) <= 1.5 * np.spacing(abs(float(true)))
+    assert computed[-2] == 0.0

@@ -255,6 +255,25 @@ def log1p(z: Any) -> Any:
     k = _exponent(s)
     f = z if k == 0.0 else s * _power(_UNLIFTED - k) - 1.0
     correction = 0.0 if k == 0.0 else s_low / s
+    return _log(k, f, correction)
+
+
+@inlined
+def log(x: Any) -> Any:
+    """Return log(x) for positive and finite x in float64, within 1.5 units in the last place."""
+    tiny, huge = x < 2.0**-900, x > 2.0**900
+    s = x * 2.0**200 if tiny else x
+    s = x * 2.0**-200 if huge else s
+    k = _exponent(s)
+    f = s * _power(_UNLIFTED - k) - 1.0
+    k = k - 200.0 if tiny else k
+    k = k + 200.0 if huge else k
+    return _log(k, f, 0.0)
+
+
+@inlined
+def _log(k: Any, f: Any, correction: Any) -> Any:
+    """Return k log(2) + log(1 + f) + correction, for 1 + f between the roots of 1/2 and 2."""
     q = f / (2.0 + f)
     w = q * q
     tail = w * fma(fma(fma(fma(fma(fma(_C6, w, _C5), w, _C4), w, _C3), w, _C2), w, _C1), w, _C0)

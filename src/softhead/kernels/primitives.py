@@ -113,17 +113,6 @@ def total(hi: np.ndarray, lo: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return hi[0], np.where(np.isfinite(hi[0]), lo[0], 0.0)  # an infinite sum has no error
 
 
-def plain_total(values: np.ndarray) -> np.ndarray:
-    """Return the sum over the first axis, by a tree of additions: order depends on the length alone."""
-    values = values.copy()
-    n = len(values)
-    while n > 1:
-        half = n // 2
-        values[:half] += values[n - half : n]
-        n -= half
-    return values[0]
-
-
 @np.errstate(all="ignore")
 def rounded(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
     """Return float64 values in a dtype, rounded once."""

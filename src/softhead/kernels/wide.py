@@ -14,12 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from softhead.kernels.elementary import add, add_pair, exp, fma, inlined, log1p
+from softhead.kernels.elementary import add, add_pair, exp, fma, inlined, log1p, reach
 from softhead.kernels.formats import FLOAT64, load
 
 _LANES = 32
 _BLOCK = 1024  # what is exponentiated and summed at a time, in the first-level cache
-_REACH = -1000.0  # exponents below count as zero: 2**-1442, where the smallest number is 2**-1074
 TOP = 2.0**512  # the largest e
 # Where the rest is less than this share of the largest, it is summed apart from it, lest it drown.
 _CONFIDENT = 2.0**-10
@@ -92,11 +91,7 @@ def exponentiate(size: Any, code: Any, scale: Any, buffers: Any) -> Any:
     inverse, inverse_low, _ = scale
     for k in range(size):
         m, power = state[0, k], state[1, k]
-        if m != m:
-            hi, lo = m, m
-            for j in range(e.shape[1]):
-                e[k, j] = m
-        elif code == FLOAT64:
+        if code == FLOAT64:
             hi, lo = _exponentiate_exactly(logits[k], m, inverse, inverse_low, power, e[k], low)
         else:
             hi, lo = _exponentiate(logits[k], m, min(inverse * power, _STEEP), e[k]), 0.0
@@ -106,12 +101,10 @@ def exponentiate(size: Any, code: Any, scale: Any, buffers: Any) -> Any:
 @inlined
 def _exponentiate(x: Any, m: Any, factor: Any, e: Any) -> Any:
     """Write e and return its sum."""
-    hi = 0.0
+    hi, least = 0.0, -reach(m)
     for j in range(len(x)):
         z = (x[j] - m) * factor
-        far = z < _REACH
-        value, _ = exp(0.0 if far else z, 0.0)
-        value = 0.0 if far else value
+        value, _ = exp(least if z < least else z, 0.0)
         e[j] = value
         hi = add(hi, value)
     return hi
@@ -120,7 +113,7 @@ def _exponentiate(x: Any, m: Any, factor: Any, e: Any) -> Any:
 @inlined
 def _exponentiate_exactly(x: Any, m: Any, inverse: Any, inverse_low: Any, power: Any, e: Any, low: Any) -> Any:
     """Write e and return its sum as a pair."""
-    hi = lo = 0.0
+    hi, lo, least = 0.0, 0.0, -reach(m)
     for first in range(0, len(x), _BLOCK):
         n = min(len(x) - first, _BLOCK)
         for j in range(n):
@@ -131,10 +124,8 @@ def _exponentiate_exactly(x: Any, m: Any, inverse: Any, inverse_low: Any, power:
             z = d * inverse
             z_low = fma(d, inverse, -z) + fma(d, inverse_low, d_low * inverse)
             z, z_low = z * power, z_low * power
-            far = z < _REACH
-            value, value_low = exp(0.0 if far else z, 0.0 if far else z_low)
-            e[_at(first + j)] = 0.0 if far else value
-            low[j] = 0.0 if far else value_low
+            far = z < least
+            e[_at(first + j)], low[j] = exp(least if far else z, 0.0 if far else z_low)
         more, more_low = _total_block(e, first, n, np.nan)
         for j in range(n):
             more_low = add(more_low, low[j])
@@ -155,6 +146,15 @@ def take_rest(size: Any, code: Any, buffers: Any) -> Any:
         state[4, k] = rest
     for k in range(size):
         state[5, k] = log1p(state[4, k] / TOP)
+
+
+@inlined
+def probabilities(e: Any, hi: Any, lo: Any) -> Any:
+    """Overwrite e by the softmax: only the last operation rounds."""
+    factor = 1.0 / hi
+    factor_low = (fma(-factor, hi, 1.0) - factor * lo) / hi
+    for j in range(len(e)):
+        e[j] = fma(e[j], factor, e[j] * factor_low)
 
 
 @inlined

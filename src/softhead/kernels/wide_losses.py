@@ -15,7 +15,7 @@ import numpy as np
 
 from softhead.kernels.elementary import exp, fma, inlined, row_loop
 from softhead.kernels.formats import FLOAT64, load, store
-from softhead.kernels.wide import TOP, buffer, exponentiate, reciprocal, shift, take_rest, tile, total
+from softhead.kernels.wide import TOP, buffer, exponentiate, probabilities, reciprocal, shift, take_rest, tile, total
 
 # Factors between this and its inverse neither overflow nor lose what matters; others are applied as powers of two.
 _ORDINARY = 2.0**200
@@ -80,10 +80,8 @@ def _quarter_lse(k: Any, scale: Any, state: Any) -> Any:
 
 @inlined
 def _loss(own: Any, margin: Any, mass: Any, distance: Any, log_sum: Any, squared: Any) -> Any:
-    """Return the loss of a row from its parts; an infinite one without weight is nothing."""
-    loss = log_sum + margin
-    loss = 0.0 if own == 0.0 and loss == np.inf else own * loss
-    return loss + (mass * log_sum + distance) + squared
+    """Return the loss of a row from its parts."""
+    return _weighted(own, log_sum + margin) + (mass * log_sum + distance) + squared
 
 
 @inlined
@@ -237,6 +235,104 @@ def cross_entropy_gradient(
                 _write_gradient(hi, lo, mass + pull, aims[k], mantissa, exponent, e[k])
                 e[k, label] = _scaled(at_label, pull, mantissa, exponent) - _scaled(others, own, mantissa, exponent)
             store(e[k], out, start + k, out_code, n)
+
+
+@row_loop
+def cross_entropy_hvp(
+    x: Any,
+    code: Any,
+    labels: Any,
+    q: Any,
+    q_code: Any,
+    tangents: Any,
+    tangent_code: Any,
+    weight: Any,
+    smoothing: Any,
+    temperature: Any,
+    z_loss: Any,
+    denominator: Any,
+    out: Any,
+    out_code: Any,
+) -> None:
+    """Write ((mass + pull) p (t - mean of t) + 2 z_loss (mean of t) p) / T**2 / denominator for every row's tangent t.
+
+    It is the Hessian of the row's loss / denominator times t; the mean is that with the weights p.
+    """
+    n = len(weight)
+    buffers, scale = tile(n), reciprocal(temperature)
+    logits, e, _, state = buffers
+    aims, terms, spread = _targets(n, len(logits), weight, smoothing)
+    masses = np.full(len(logits), spread)
+    moves, unused = buffer(len(logits), n, 0.0), np.empty(len(logits))
+    mantissa, exponent = _inverse(temperature, denominator)
+    inverse, more = _inverse(temperature, 1.0)
+    mantissa, exponent = mantissa * inverse, exponent + more
+    for start in range(0, len(x), len(logits)):
+        size = shift(x, start, code, n, scale[2], buffers)
+        load(tangents, start, size, tangent_code, n, moves, unused)
+        if len(q):
+            _load_aims(q, q_code, start, size, weight, smoothing, aims, masses)
+        exponentiate(size, code, scale, buffers)
+        if z_loss:
+            take_rest(size, code, buffers)
+        for k in range(size):
+            mass, pull, ignored = masses[k], 0.0, False
+            if len(labels):
+                label = labels[start + k]
+                ignored = label < 0
+                mass += (1.0 - smoothing) * weight[max(label, 0)]
+            if z_loss:
+                pull = 8.0 * z_loss * _quarter_lse(k, scale, state)
+            share, t = e[k], moves[k]
+            probabilities(share, state[2, k], state[3, k])
+            for j in range(len(terms)):
+                terms[j] = share[j] * t[j]
+            mean, mean_low = total(terms, np.nan, code == FLOAT64)
+            mean += mean_low
+            steepness, lift = mass + pull, 2.0 * z_loss * mean
+            for j in range(len(share)):
+                share[j] = steepness * (share[j] * (t[j] - mean)) + lift * share[j]
+            if abs(exponent) < 1000:
+                factor = math.ldexp(mantissa, exponent)
+                for j in range(len(share)):
+                    share[j] = 0.0 if ignored else share[j] * factor
+            else:
+                for j in range(len(share)):
+                    share[j] = 0.0 if ignored else math.ldexp(share[j] * mantissa, exponent)
+            store(share, out, start + k, out_code, n)
+
+
+@row_loop
+def nll(log_probs: Any, code: Any, labels: Any, q: Any, q_code: Any, weight: Any, smoothing: Any, losses: Any) -> None:
+    """Write -sum of targets * log p of every row (float64), given log p; a negative label has loss zero."""
+    n = len(weight)
+    rows, maxima = buffer(1, n, 0.0), np.empty(1)
+    log_p = rows[0]
+    aims, terms, _ = _targets(n, 1, weight, smoothing)
+    for i in range(len(log_probs)):
+        load(log_probs, i, 1, code, n, rows, maxima)
+        loss = 0.0
+        if len(labels):
+            label = labels[i]
+            if label < 0:
+                losses[i] = 0.0
+                continue
+            loss = _weighted((1.0 - smoothing) * weight[label], -log_p[label])
+        if len(q) or smoothing:
+            if len(q):
+                _load_aims(q, q_code, i, 1, weight, smoothing, aims, maxima)
+            for j in range(len(terms)):
+                terms[j] = _weighted(aims[0, j], -log_p[j])
+            hi, lo = total(terms, np.nan, True)
+            loss += hi + lo
+        losses[i] = loss
+
+
+@inlined
+def _weighted(weight: Any, loss: Any) -> Any:
+    """Return weight * loss; an infinite loss without weight is nothing."""
+    product = weight * loss
+    return 0.0 if (weight == 0.0) & (abs(loss) == np.inf) else product
 
 
 @inlined

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from softhead.kernels.elementary import fma, row_loop
+from softhead.kernels.elementary import row_loop
 from softhead.kernels.formats import store
-from softhead.kernels.wide import exponentiate, reciprocal, shift, take_rest, tile
+from softhead.kernels.wide import exponentiate, probabilities, reciprocal, shift, take_rest, tile
 
 
 @row_loop
@@ -16,13 +16,8 @@ def softmax(x: Any, code: Any, n: Any, temperature: Any, out: Any, out_code: Any
         size = shift(x, start, code, n, scale[2], buffers)
         exponentiate(size, code, scale, buffers)
         for k in range(size):
-            hi, lo = state[2, k], state[3, k]
-            factor = 1.0 / hi
-            factor_low = (fma(-factor, hi, 1.0) - factor * lo) / hi
-            row = e[k]
-            for j in range(len(row)):
-                row[j] = fma(row[j], factor, row[j] * factor_low)
-            store(row, out, start + k, out_code, n)
+            probabilities(e[k], state[2, k], state[3, k])
+            store(e[k], out, start + k, out_code, n)
 
 
 @row_loop

@@ -1,104 +1,49 @@
 """How rows are handed to the loops of `wide`: as bytes, in chunks, on several threads."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
-from softhead.kernels import wide_losses
-from softhead.kernels.formats import CODES, FLOAT64
+from softhead.kernels.formats import CODES
 from softhead.kernels.threads import over_rows
 
-_NO_LABELS, _NO_PROBABILITIES = np.empty(0, np.intp), np.empty((0, 0), np.uint8)
+_NO_LABELS, _NO_PROBABILITIES = np.empty(0, np.intp), np.empty((0, 0))
 
 
-def map_rows(loop: Callable[..., None], x: np.ndarray, parameters: tuple[float, ...], out: np.ndarray) -> None:
-    """Run a loop from rows to rows, of any floating type."""
-
-    def run(rows: slice) -> None:
-        own = out[rows]
-        target = _target(own)
-        loop(_bytes(x[rows]), _code(x), x.shape[1], *parameters, target.view(np.uint8), _code(out))
-        _put_back(target, own)
-
-    over_rows(run, x)
-
-
-def cross_entropy(
-    logits: np.ndarray,
-    targets: np.ndarray,
-    weight: np.ndarray,
-    label_smoothing: float,
-    temperature: float,
-    z_loss: float,
-    losses: np.ndarray,
+def run(
+    loop: Callable[..., None],
+    inputs: tuple[np.ndarray, ...],
+    constants: tuple[Any, ...],
+    outputs: tuple[np.ndarray, ...],
 ) -> None:
-    """Write the loss of every row (float64), of any floating type and with every option: of labels or probabilities."""
+    """Run a loop over arrays of as many rows, or none, as the first.
 
-    def run(rows: slice) -> None:
-        options = weight, label_smoothing, temperature, z_loss
-        wide_losses.cross_entropy(_bytes(logits[rows]), _code(logits), *_targets(targets[rows]), *options, losses[rows])
+    It is given the inputs, the constants and the outputs: an array of rows as its bytes and the code of their format,
+    one of single numbers as it is.
+    """
 
-    over_rows(run, logits)
+    def part(rows: slice) -> None:
+        own = [array[rows] for array in outputs]
+        targets = [array if array.flags.carray else np.empty(array.shape, array.dtype) for array in own]
+        given = [item for array in inputs for item in _handed(array[rows])]
+        loop(*given, *constants, *(item for array in targets for item in _handed(array)))
+        for result, array in zip(targets, own, strict=True):
+            if result is not array:
+                array[...] = result
 
-
-def cross_entropy_gradient(
-    logits: np.ndarray,
-    targets: np.ndarray,
-    weight: np.ndarray,
-    label_smoothing: float,
-    temperature: float,
-    z_loss: float,
-    denominator: float,
-    losses: np.ndarray,
-    out: np.ndarray,
-) -> None:
-    """Write likewise, and the gradient of every row's loss / denominator into out."""
-
-    def run(rows: slice) -> None:
-        own = out[rows]
-        target = _target(own)
-        wide_losses.cross_entropy_gradient(
-            _bytes(logits[rows]),
-            _code(logits),
-            *_targets(targets[rows]),
-            weight,
-            label_smoothing,
-            temperature,
-            z_loss,
-            denominator,
-            losses[rows],
-            target.view(np.uint8),
-            _code(out),
-        )
-        _put_back(target, own)
-
-    over_rows(run, logits)
+    over_rows(part, inputs[0])
 
 
-def _targets(targets: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
-    """Return labels, the bytes of probabilities and their code: one of the two arrays is empty."""
-    if targets.ndim == 1:
-        return targets, _NO_PROBABILITIES, FLOAT64
-    return _NO_LABELS, _bytes(targets), _code(targets)
+def targets_of(targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return targets as labels and probabilities, of which one is empty."""
+    return (targets, _NO_PROBABILITIES) if targets.ndim == 1 else (_NO_LABELS, targets)
 
 
-def _bytes(x: np.ndarray) -> np.ndarray:
-    """Return rows as bytes, in a copy if they are not contiguous and aligned."""
-    x = np.ascontiguousarray(x)
-    return (x if x.flags.aligned else x.copy()).view(np.uint8)
-
-
-def _code(x: np.ndarray) -> int:
-    """Return the code of the format of an array."""
-    return CODES[x.dtype.name]
-
-
-def _target(out: np.ndarray) -> np.ndarray:
-    """Return out, or where it is not contiguous and aligned an array that is, to be put back."""
-    return out if out.flags.carray else np.empty(out.shape, out.dtype)
-
-
-def _put_back(result: np.ndarray, out: np.ndarray) -> None:
-    """Write a result where it belongs, if it is not there."""
-    if result is not out:
-        out[...] = result
+def _handed(array: np.ndarray) -> tuple[Any, ...]:
+    """Return what stands for an array: of rows, the bytes, in a copy if they are not contiguous and aligned."""
+    if array.ndim == 1:
+        return (np.ascontiguousarray(array),)
+    array = np.ascontiguousarray(array)
+    array = array if array.flags.aligned else array.copy()
+    return array.view(np.uint8), CODES[array.dtype.name]
