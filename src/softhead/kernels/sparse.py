@@ -1,8 +1,8 @@
-"""Products of sparse rows with dense matrices, compiled: a row's logits, and its part of a gradient.
+"""Products of the rows of a sparse matrix with dense operands, in vectors: logits, and parts of a gradient.
 
-The dense operand lies features x classes, so that an entry of a row meets all classes side by side. Classes are padded
-to whole vectors (`padded`), and a tile of them is held in registers while the entries of a row pass by; with arrays as
-accumulators instead, which is what a plain loop compiles to, the same products take four times as long.
+A dense operand lies features x classes, classes padded to whole vectors, so that an entry of a row meets all classes
+side by side. Up to 32 classes stay in registers while the entries of a row pass by; sums in memory, which is what a
+plain loop compiles to, take four times as long.
 """
 
 from typing import Any
@@ -13,78 +13,53 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from softhead.kernels.elementary import row_loop
+from softhead.kernels.elementary import inlined, row_loop
+from softhead.kernels.vectors import fma, number, position, splat, vector_at
 
-LANES = 8  # numbers in the narrowest vector; rows of dense operands are whole multiples of it
 _UNROLL = 4  # sums that proceed side by side: a fused multiply-add takes four cycles
-_WORD = ir.IntType(64)
-
-
-def padded(n_classes: int) -> int:
-    """Return the number of columns that an operand for n_classes needs."""
-    return -(-n_classes // LANES) * LANES
-
-
-def _constant(value: int) -> Any:
-    return ir.Constant(_WORD, value)
-
-
-def _data(context: Any, builder: Any, signature: Any, args: Any, position: int) -> Any:
-    """Return the pointer to the first element of an array argument."""
-    return context.make_array(signature.args[position])(context, builder, args[position]).data
 
 
 class _Entries:
-    """The entries of one sparse row and the vectors of the dense operand that they meet, in LLVM's terms."""
+    """The entries of a sparse row and the vectors of the dense operand that they meet, as generated code."""
 
     def __init__(self, context: Any, builder: Any, signature: Any, args: Any, lanes: int) -> None:
         self.builder = builder
-        self.vectors, self.dense, self.indices, self.values = (
-            _data(context, builder, signature, args, k) for k in (0, 2, 3, 4)
+        kinds = signature.args
+        self._dense, self._indices, self._values = (
+            position(context, builder, kinds[k], args[k], number(0)) for k in (2, 3, 4)
         )
-        self.position, self.start, self.stop, self.width, self.offset = (args[k] for k in (1, 5, 6, 7, 8))
-        element = self.vectors.type.pointee
-        self.size = 4 if element == ir.FloatType() else 8
-        self.element, self.kind = element, ir.VectorType(element, lanes)
-
-    def vector(self, base: Any, index: Any) -> Any:
-        """Return the pointer to the vector that begins at an element."""
-        return self.builder.bitcast(self.builder.gep(base, [index]), self.kind.as_pointer())
+        self.start, self.stop, self._width, self._offset = args[5:]
+        element = self._dense.type.pointee
+        self.kind = ir.VectorType(element, lanes)
+        own = position(context, builder, kinds[0], args[0], builder.add(args[1], self._offset))
+        self.own = vector_at(builder, own, number(0), self.kind)
 
     def load(self, pointer: Any) -> Any:
-        return self.builder.load(pointer, align=self.size)
+        return self.builder.load(pointer, align=1)
+
+    def store(self, value: Any, pointer: Any) -> None:
+        self.builder.store(value, pointer, align=1)
 
     def meet(self, k: Any) -> tuple[Any, Any]:
-        """Return the pointer to the dense vector that entry k meets, and the entry's value in every lane."""
+        """Return the pointer to the vector that entry k meets, and the entry's value in every lane."""
         builder = self.builder
-        column, value = builder.load(builder.gep(self.indices, [k])), builder.load(builder.gep(self.values, [k]))
-        if column.type.width < _WORD.width:
-            column = builder.zext(column, _WORD)
-        if value.type != self.element:
-            value = builder.fpext(value, self.element)
-        where = self.vector(self.dense, builder.add(builder.mul(column, self.width), self.offset))
-        first = ir.Constant(ir.IntType(32), 0)
-        nothing = ir.Constant(self.kind, ir.Undefined)
-        lanes = ir.Constant(ir.VectorType(ir.IntType(32), self.kind.count), None)
-        return where, builder.shuffle_vector(builder.insert_element(nothing, value, first), nothing, lanes)
-
-    def fused(self, a: Any, b: Any, c: Any) -> Any:
-        return self.builder.fadd(self.builder.fmul(a, b, flags=("contract",)), c, flags=("contract",))
+        column, value = (builder.load(builder.gep(array, [k])) for array in (self._indices, self._values))
+        if column.type.width < 64:
+            column = builder.zext(column, ir.IntType(64))
+        if value.type != self.kind.element:
+            value = builder.fpext(value, self.kind.element)
+        offset = builder.add(builder.mul(column, self._width), self._offset)
+        return vector_at(builder, self._dense, offset, self.kind), splat(builder, value, self.kind)
 
 
-def _signature(sums: Any, dense: Any, indices: Any, values: Any) -> Any:
-    word = types.uint64
-    return types.void(sums, word, dense, indices, values, word, word, word, word)
-
-
-def _gather(lanes: int) -> Any:
-    """Make the intrinsic that adds a row times a dense operand to `lanes` sums."""
+def _product(lanes: int, body: Any) -> Any:
+    """Make an intrinsic of a sparse row, numbers of its own from a flat index on, and columns of a dense operand."""
 
     @intrinsic
-    def gather(
-        typing: Any,
-        sums: Any,
-        position: Any,
+    def product(
+        context: Any,
+        own: Any,
+        at: Any,
         dense: Any,
         indices: Any,
         values: Any,
@@ -93,68 +68,80 @@ def _gather(lanes: int) -> Any:
         width: Any,
         offset: Any,
     ) -> Any:
-        """sums.flat[position:][:lanes] += sum over entries k of values[k] * dense[indices[k], offset:][:lanes]."""
-
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            row = _Entries(context, builder, signature, args, lanes)
-            totals = [cgutils.alloca_once(builder, row.kind) for _ in range(_UNROLL)]
-            target = row.vector(row.vectors, row.position)
-            builder.store(row.load(target), totals[0])
-            for total in totals[1:]:
-                builder.store(ir.Constant(row.kind, None), total)
-
-            def step(k: Any, total: Any) -> None:
-                where, value = row.meet(k)
-                builder.store(row.fused(value, row.load(where), builder.load(total)), total)
-
-            rounds = builder.udiv(builder.sub(row.stop, row.start), _constant(_UNROLL))
-            with cgutils.for_range(builder, rounds) as loop:
-                k = builder.add(row.start, builder.mul(loop.index, _constant(_UNROLL)))
-                for number, total in enumerate(totals):
-                    step(builder.add(k, _constant(number)), total)
-            done = builder.add(row.start, builder.mul(rounds, _constant(_UNROLL)))
-            with cgutils.for_range(builder, builder.sub(row.stop, done)) as loop:
-                step(builder.add(done, loop.index), totals[0])
-            first, second, third, fourth = (builder.load(total) for total in totals)
-            sum_ = builder.fadd(builder.fadd(first, second), builder.fadd(third, fourth))
-            builder.store(sum_, target, align=row.size)
+            body(builder, _Entries(context, builder, signature, args, lanes))
             return context.get_dummy_value()
 
-        return _signature(sums, dense, indices, values), generate
+        flat = types.intp
+        return types.void(own, flat, dense, indices, values, flat, flat, flat, flat), generate
 
-    return gather
-
-
-def _spread(lanes: int) -> Any:
-    """Make the intrinsic that adds the products of a row's entries and `lanes` numbers to a dense operand."""
-
-    @intrinsic
-    def spread(
-        typing: Any,
-        factors: Any,
-        position: Any,
-        dense: Any,
-        indices: Any,
-        values: Any,
-        start: Any,
-        stop: Any,
-        width: Any,
-        offset: Any,
-    ) -> Any:
-        """dense[indices[k], offset:][:lanes] += values[k] * factors.flat[position:][:lanes] for every entry k."""
-
-        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            row = _Entries(context, builder, signature, args, lanes)
-            factor = row.load(row.vector(row.vectors, row.position))
-            with cgutils.for_range(builder, builder.sub(row.stop, row.start)) as loop:
-                where, value = row.meet(builder.add(row.start, loop.index))
-                builder.store(row.fused(value, factor, row.load(where)), where, align=row.size)
-            return context.get_dummy_value()
-
-        return _signature(factors, dense, indices, values), generate
-
-    return spread
+    return product
 
 
-gather_8, gather_16, gather_32 = _gather(8), _gather(16), _gather(32)
-spread_8, spread_16, spread_32 = _spread(8), _spread(16), _spread(32)
+def _gather(builder: Any, row: _Entries) -> None:
+    """Generate own += sum_k values[k] * dense[indices[k]]."""
+    totals = [cgutils.alloca_once(builder, row.kind) for _ in range(_UNROLL)]
+    builder.store(row.load(row.own), totals[0])
+    for total in totals[1:]:
+        builder.store(ir.Constant(row.kind, None), total)
+
+    def step(k: Any, total: Any) -> None:
+        where, value = row.meet(k)
+        builder.store(fma(builder, value, row.load(where), builder.load(total)), total)
+
+    rounds = builder.sdiv(builder.sub(row.stop, row.start), number(_UNROLL))
+    with cgutils.for_range(builder, rounds) as loop:
+        first = builder.add(row.start, builder.mul(loop.index, number(_UNROLL)))
+        for k, total in enumerate(totals):
+            step(builder.add(first, number(k)), total)
+    done = builder.add(row.start, builder.mul(rounds, number(_UNROLL)))
+    with cgutils.for_range(builder, builder.sub(row.stop, done)) as loop:
+        step(builder.add(done, loop.index), totals[0])
+    a, b, c, d = (builder.load(total) for total in totals)
+    row.store(builder.fadd(builder.fadd(a, b), builder.fadd(c, d)), row.own)
+
+
+def _spread(builder: Any, row: _Entries) -> None:
+    """Generate dense[indices[k]] += values[k] * own for every k."""
+    own = row.load(row.own)
+    with cgutils.for_range(builder, builder.sub(row.stop, row.start)) as loop:
+        where, value = row.meet(builder.add(row.start, loop.index))
+        row.store(fma(builder, value, own, row.load(where)), where)
+
+
+_gather_32, _gather_16, _gather_8, _gather_4 = (_product(lanes, _gather) for lanes in (32, 16, 8, 4))
+_spread_32, _spread_16, _spread_8, _spread_4 = (_product(lanes, _spread) for lanes in (32, 16, 8, 4))
+
+
+@inlined
+def gather(own: Any, at: Any, dense: Any, indices: Any, values: Any, start: Any, stop: Any, c: Any, end: Any) -> Any:
+    """Add to own, from a flat index on, the entries from start to stop times columns c to end of `dense`."""
+    width = dense.shape[1]
+    while c + 32 <= end:
+        _gather_32(own, at, dense, indices, values, start, stop, width, c)
+        c += 32
+    if c + 16 <= end:
+        _gather_16(own, at, dense, indices, values, start, stop, width, c)
+        c += 16
+    if c + 8 <= end:
+        _gather_8(own, at, dense, indices, values, start, stop, width, c)
+        c += 8
+    if c < end:
+        _gather_4(own, at, dense, indices, values, start, stop, width, c)
+
+
+@inlined
+def spread(own: Any, at: Any, dense: Any, indices: Any, values: Any, start: Any, stop: Any, c: Any, end: Any) -> Any:
+    """Add to columns c to end of `dense` the entries from start to stop times own, from a flat index on."""
+    width = dense.shape[1]
+    while c + 32 <= end:
+        _spread_32(own, at, dense, indices, values, start, stop, width, c)
+        c += 32
+    if c + 16 <= end:
+        _spread_16(own, at, dense, indices, values, start, stop, width, c)
+        c += 16
+    if c + 8 <= end:
+        _spread_8(own, at, dense, indices, values, start, stop, width, c)
+        c += 8
+    if c < end:
+        _spread_4(own, at, dense, indices, values, start, stop, width, c)
