@@ -95,7 +95,7 @@ def _distribution_residuals(z: Any, first: Any, size: Any, targets: Any, shares:
 
 
 @inlined
-def _residuals(z: Any, first: Any, size: Any, targets: Any, shares: Any, rests: Any, sums: Any) -> Any:
+def residuals(z: Any, first: Any, size: Any, targets: Any, shares: Any, rests: Any, sums: Any) -> Any:
     """Turn logits into weighted residuals, for classes or distributions."""
     if targets.ndim == 1:
         return _class_residuals(z, first, size, targets, shares, rests, sums)
@@ -130,12 +130,12 @@ def loss_pass(
         if in_place and first + size + STEP < len(x):
             at = first * d
             _logits(x, at, d, d, size, weights, intercepts, z)
-            loss += _residuals(z, first, size, targets, shares, rests, sums)
+            loss += residuals(z, first, size, targets, shares, rests, sums)
             add_product(x, at, 1, d, size, z, gradient, d)
         else:
             _load(x, first, size, tile)
             _logits(tile, 0, stride, d, size, weights, intercepts, z)
-            loss += _residuals(z, first, size, targets, shares, rests, sums)
+            loss += residuals(z, first, size, targets, shares, rests, sums)
             add_product(tile, 0, 1, stride, size, z, gradient, d)
     return loss
 
@@ -163,7 +163,7 @@ def moment_pass(
 
 
 @inlined
-def _probabilities(z: Any, i: Any, factor: Any, nothing: Any) -> Any:
+def probabilities(z: Any, i: Any, factor: Any, nothing: Any) -> Any:
     """Turn a row of logits into its probabilities times a factor."""
     width = z.shape[1]
     total = exponentiate(z, i * width, width, maximum(z, i * width, width))
@@ -193,7 +193,7 @@ def intercept_pass(
         _logits(tile, 0, tile.shape[1], d, size, weights, intercepts, z)
         for i in range(size):
             root = math.sqrt(shares[first + i])
-            _probabilities(z, i, root, nothing)
+            probabilities(z, i, root, nothing)
             for c in range(width):
                 sums[c] += root * np.float64(z[i, c])
         if first // len(tile) % stride == 0:
@@ -232,7 +232,7 @@ def gram_pass(
         for i in range(size):
             w = 0.5
             if curved:
-                _probabilities(z, i, 1.0, nothing)
+                probabilities(z, i, 1.0, nothing)
                 w = 1.0
                 for c in range(width):
                     w -= np.float64(z[i, c]) * np.float64(z[i, c])

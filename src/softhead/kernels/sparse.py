@@ -5,6 +5,7 @@ side by side. Up to 32 classes stay in registers while the entries of a row pass
 plain loop compiles to, take four times as long.
 """
 
+import math
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from softhead.kernels.elementary import inlined, row_loop
+from softhead.kernels.linear_pass import probabilities, residuals
 from softhead.kernels.vectors import fma, number, position, splat, vector_at
 
 _UNROLL = 4  # sums that proceed side by side: a fused multiply-add takes four cycles
@@ -145,3 +147,56 @@ def spread(own: Any, at: Any, dense: Any, indices: Any, values: Any, start: Any,
         c += 8
     if c < end:
         _spread_4(own, at, dense, indices, values, start, stop, width, c)
+
+
+@inlined
+def _logits(indptr: Any, indices: Any, values: Any, first: Any, weights: Any, intercepts: Any, z: Any) -> Any:
+    """Write the logits of as many rows as z has."""
+    width = z.shape[1]
+    for i in range(len(z)):
+        for c in range(width):
+            z[i, c] = intercepts[c]
+        gather(z, i * width, weights, indices, values, indptr[first + i], indptr[first + i + 1], 0, width)
+
+
+@row_loop
+def loss_rows(
+    indptr: Any,
+    indices: Any,
+    values: Any,
+    first: Any,
+    weights: Any,
+    intercepts: Any,
+    targets: Any,
+    shares: Any,
+    z: Any,
+    sums: Any,
+) -> Any:
+    """Write the weighted residuals of the rows from `first` on into z, add them to `sums`; return the sum of losses.
+
+    `weights` (features, width) are zero beyond the classes and `intercepts` -inf; losses are weighted by `shares`.
+    """
+    _logits(indptr, indices, values, first, weights, intercepts, z)
+    return residuals(z, first, len(z), targets, shares, np.empty(len(z)), sums)
+
+
+@row_loop
+def root_probability_rows(
+    indptr: Any, indices: Any, values: Any, first: Any, weights: Any, intercepts: Any, shares: Any, z: Any, sums: Any
+) -> Any:
+    """Write sqrt(share) p of the rows from `first` on into z, and add share * p to `sums`."""
+    _logits(indptr, indices, values, first, weights, intercepts, z)
+    nothing = np.zeros(z.shape[1])
+    for i in range(len(z)):
+        root = math.sqrt(shares[first + i])
+        probabilities(z, i, root, nothing)
+        for c in range(z.shape[1]):
+            sums[c] += root * np.float64(z[i, c])
+
+
+@row_loop
+def spread_rows(indptr: Any, indices: Any, values: Any, first: Any, z: Any, total: Any, c: Any, end: Any) -> Any:
+    """Add X^T z to columns c to end of `total` (features, width), z belonging to the rows from `first` on."""
+    for i in range(len(z)):
+        at = i * z.shape[1]
+        spread(z, at, total, indices, values, indptr[first + i], indptr[first + i + 1], c, end)

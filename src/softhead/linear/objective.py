@@ -10,6 +10,7 @@ from softhead.kernels.algebra import dot
 from softhead.kernels.residuals import class_residuals, distribution_residuals, probabilities
 from softhead.linear.blocks import RowBlocks
 from softhead.linear.passes import TOTALS_BYTES, DensePasses, suited
+from softhead.linear.sparse_passes import SparsePasses
 
 
 class LinearSoftmaxObjective:
@@ -49,7 +50,11 @@ class LinearSoftmaxObjective:
         dtype: np.dtype | None = None,
     ) -> None:
         self.blocks = RowBlocks(X, X.dtype if dtype is None else dtype, n_classes)
-        self._dense = DensePasses(X, self.blocks.dtype, n_classes) if suited(X, n_classes) else None
+        self._compiled: DensePasses | SparsePasses | None = None
+        if suited(X, n_classes):
+            self._compiled = DensePasses(X, self.blocks.dtype, n_classes)
+        elif self.blocks.sparse and not self.blocks.expand:
+            self._compiled = SparsePasses(self.blocks.X, self.blocks.dtype, n_classes)
         self.X, self.targets, self.l2, self.fit_intercept = self.blocks.X, targets, l2, fit_intercept
         self.dtype = self.blocks.dtype
         self.n_rows, self.n_features = X.shape
@@ -105,11 +110,11 @@ class LinearSoftmaxObjective:
         loss = 0.0
         gradient = np.zeros(self.shape)
         with np.errstate(over="ignore", invalid="ignore"):  # a trial step may overflow; the line search sees a NaN
-            if self._dense is not None:
-                loss, *parts = self._dense.loss_gradient(*self.split(coef), self.targets, self.row_weights)
+            if self._compiled is not None:
+                loss, *parts = self._compiled.loss_gradient(*self.split(coef), self.targets, self.row_weights)
                 for part, value in zip(self.split(gradient), parts, strict=True):
                     part[...] = value
-            for rows, block, logits in self._logits(coef) if self._dense is None else ():
+            for rows, block, logits in self._logits(coef) if self._compiled is None else ():
                 a = self.row_weights[rows]
                 self._to_residuals(logits, rows, a, losses[: len(a)])
                 loss += float(a @ losses[: len(a)])
@@ -136,8 +141,8 @@ class LinearSoftmaxObjective:
         """Return the gradient and the Hessian of F in the intercepts alone: pbar - pi and diag(pbar) - P^T A P."""
         # P^T A P costs n C^2: where that is more than the rest of a pass, a sample of blocks estimates it.
         stride = 1 + self.n_classes // (4 * self.n_features + 64)
-        if self._dense is not None:
-            mean, second = self._dense.intercept_system(*self.split(coef), self.row_weights, stride)
+        if self._compiled is not None:
+            mean, second = self._compiled.intercept_system(*self.split(coef), self.row_weights, stride)
         else:
             mean = np.zeros(self.n_classes)
             second = np.zeros((self.n_classes, self.n_classes))
@@ -154,17 +159,17 @@ class LinearSoftmaxObjective:
 
     def compiled_gram(self, coef: np.ndarray | None, stride: int) -> np.ndarray | None:
         """Return the mean of w_i x~_i x~_i^T over every `stride`-th row, from compiled passes; None without these."""
-        if self._dense is None or 32 * self.shape[1] ** 2 > TOTALS_BYTES:
+        if not isinstance(self._compiled, DensePasses) or 32 * self.shape[1] ** 2 > TOTALS_BYTES:
             return None
-        gram = self._dense.gram(None if coef is None else self.split(coef), self.row_weights, stride)
+        gram = self._compiled.gram(None if coef is None else self.split(coef), self.row_weights, stride)
         self.passes += 0.5 / stride
         gram /= float(self.row_weights[::stride].sum())
         return gram if self.fit_intercept else gram[:-1, :-1]
 
     def target_moments(self) -> tuple[np.ndarray, np.ndarray]:
         """Return X^T A Q as (n_classes, n_features) and pi = sum_i a_i q_i as (n_classes,): they are constant."""
-        if "moments" not in self._of_data and self._dense is not None:
-            moments, frequencies, sizes = self._dense.moments(self.targets, self.row_weights)
+        if "moments" not in self._of_data and self._compiled is not None:
+            moments, frequencies, sizes = self._compiled.moments(self.targets, self.row_weights)
             self.passes += 0.5
             self._of_data |= {"moments": (moments, frequencies), "mean_sizes": sizes}
         if "moments" not in self._of_data:
@@ -186,7 +191,7 @@ class LinearSoftmaxObjective:
 
     def mean_sizes(self) -> np.ndarray:
         """Return sum_i a_i abs(x_i) as (n_features,); it is constant."""
-        if "mean_sizes" not in self._of_data and self._dense is not None:
+        if "mean_sizes" not in self._of_data and self._compiled is not None:
             self.target_moments()
         if "mean_sizes" not in self._of_data:
             sizes = np.zeros(self.n_features)
