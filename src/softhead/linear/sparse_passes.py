@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from softhead.kernels.sparse import loss_rows, root_probability_rows, spread_rows
+from softhead.kernels.sparse import dense_operand, loss_rows, root_probability_rows, spread_rows
 from softhead.kernels.threads import in_parallel
 from softhead.kernels.vectors import lanes
 
@@ -80,7 +80,7 @@ class SparsePasses:
         return sums[: self._n_classes], second[: self._n_classes, : self._n_classes]
 
     def _total(self) -> np.ndarray:
-        return np.zeros((self._n_features, self._width), self._dtype)
+        return dense_operand(self._n_features, self._width, self._dtype)
 
     def _padded(self, weights: np.ndarray, intercepts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the coefficients as the loops take them."""
@@ -92,7 +92,7 @@ class SparsePasses:
 
     def _blocks(self) -> Iterator[tuple[int, np.ndarray]]:
         """Yield the first row of each block, and space for numbers of its rows."""
-        space = np.empty((self._block_rows, self._width), self._dtype)
+        space = dense_operand(self._block_rows, self._width, self._dtype)
         for first in range(0, self._n_rows, self._block_rows):
             yield first, space[: self._n_rows - first]
 
