@@ -22,9 +22,9 @@ from softhead._state import fields, labels_from_state, labels_to_state, require,
 from softhead._weights import check_class_weight, class_factors, row_weights
 from softhead.functional import log_softmax, softmax
 from softhead.linear.blocks import RowBlocks
-from softhead.linear.lbfgs import solve
 from softhead.linear.objective import LinearSoftmaxObjective
 from softhead.linear.solution import Callback, Progress, Status
+from softhead.linear.solver import solve
 
 logger = logging.getLogger("softhead")
 
@@ -367,7 +367,7 @@ class SoftmaxClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):  
             start,
             tol=float(self.tol),
             max_iter=int(self.max_iter),
-            callback=self._report_to(context, objective, classes, seen),
+            callback=self._report_to(context, objective, classes, seen) if hasattr(self, "_skl_callbacks") else None,
         )
         progress = Progress(solution.passes, solution.value, solution.gap)
         fitted = fitted_attributes(objective, solution.coef, classes, solution.n_iter, progress, solution.status)

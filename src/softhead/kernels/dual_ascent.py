@@ -1,7 +1,7 @@
 """One sweep of dual coordinate ascent over sparse rows, compiled: each row's distribution is set to its best value.
 
 The dual of the penalised softmax model has a distribution p_i for every row, and W = sum_i s_i (q_i - p_i) x_i^T with
-s_i = a_i / lambda. Given all others, the best p_i solves, with z_i = W x_i + b at the present p_i and c = s_i ||x_i||^2,
+s_i = a_i / lambda. Given all others, with z_i = W x_i + b at the present p_i and c = s_i ||x_i||^2, the best one solves
 
     log p + c p = z_i + c p_i + constant,    sum(p) = 1,
 

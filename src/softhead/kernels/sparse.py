@@ -22,7 +22,7 @@ _UNROLL = 4  # sums that proceed side by side: a fused multiply-add takes four c
 
 
 def dense_operand(n_features: int, width: int, dtype: np.dtype) -> np.ndarray:
-    """Return zeros of this shape whose rows begin where cache lines do: halved, a sweep of dual ascent takes twice as long."""
+    """Return zeros of this shape, whose rows begin where cache lines do: elsewhere a sweep takes twice as long."""
     line = 64
     room = np.zeros(n_features * width * dtype.itemsize + line, np.uint8)
     start = -room.ctypes.data % line

@@ -3,8 +3,9 @@
 A sweep visits the rows in a new random order and sets the distribution p_i of each to its best value given all others
 (`kernels.dual_ascent`); W follows at once. It costs little more than a pass over the rows, on one thread: a row sees
 what those before it have done. See S. Shalev-Shwartz and T. Zhang, "Stochastic dual coordinate ascent methods for
-regularized loss minimization", Journal of Machine Learning Research 14, 2013; for classes, H.-F. Yu, F.-L. Huang and
-C.-J. Lin, "Dual coordinate descent methods for logistic regression and maximum entropy models", Machine Learning 85, 2011.
+regularized loss minimization", Journal of Machine Learning Research 14, 2013; with classes, H.-F. Yu, F.-L. Huang and
+C.-J. Lin, "Dual coordinate descent methods for logistic regression and maximum entropy models", Machine Learning 85,
+2011.
 
 Free intercepts demand that sum_i a_i (q_i - p_i) = 0, which single rows cannot keep. They are penalised about a centre
 that moves to where they are after every sweep (the method of multipliers), and are free in the limit.
@@ -14,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from softhead.kernels.dual_ascent import sweep
+from softhead.kernels.dual_ascent import LEAST, sweep
 from softhead.kernels.sparse import dense_operand
 from softhead.kernels.vectors import lanes
 from softhead.linear.objective import LinearSoftmaxObjective
@@ -40,10 +41,16 @@ def suited(objective: LinearSoftmaxObjective) -> bool:
 class DualAscent:
     """The state of an ascent: the distributions, and the coefficients that they imply.
 
-    Features are renumbered by how many rows have them, so that the frequent ones stay in cache.
+    Features are renumbered by how many rows have them, so that the frequent ones stay in cache. The distributions begin
+    as the targets, where the weights are 0, or as those that given coefficients predict.
+
+    Attributes
+    ----------
+    feasible : bool
+        Whether squares of the entries are so far from overflow that sweeps make sense.
     """
 
-    def __init__(self, objective: LinearSoftmaxObjective) -> None:
+    def __init__(self, objective: LinearSoftmaxObjective, start: np.ndarray) -> None:
         self._objective = objective
         self._kind = objective.dtype
         X = objective.X
@@ -68,6 +75,9 @@ class DualAscent:
         self._centre = self._intercepts.copy()
         self._rng = np.random.default_rng(0)
         self._weighty = np.flatnonzero(objective.row_weights)
+        self.feasible = bool(self._curvatures.max(initial=0.0) < np.sqrt(float(np.finfo(self._kind).max)))
+        if start.any():
+            self._begin_at(start)
 
     def sweep(self) -> tuple[float, float]:
         """Visit all rows once; return estimates of the loss and of the duality gap."""
@@ -76,7 +86,7 @@ class DualAscent:
         loss = gap = 0.0
         n_calls = 1 + objective.X.nnz // _CALL_ENTRIES
         for part in np.array_split(order, n_calls):
-            more = sweep(
+            more: Any = sweep(
                 *self._entries,
                 part,
                 objective.targets,
@@ -89,7 +99,8 @@ class DualAscent:
                 self._intercepts,
             )
             loss, gap = loss + more[0], gap + more[1]
-        self._first = False
+        if self._first:  # a target has no divergence from anything else
+            self._first, gap = False, np.inf
         objective.passes += 1.0
         moved = self._intercepts - self._centre
         self._centre = self._intercepts.copy()
@@ -105,3 +116,33 @@ class DualAscent:
         if objective.fit_intercept:
             intercepts[...] = self._intercepts[: objective.n_classes]
         return coef
+
+    def penalty(self) -> float:
+        """Return (lambda / 2) ||W||^2."""
+        flat = self._weights.reshape(-1)
+        return 0.5 * self._objective.l2 * float(np.vdot(flat, flat))
+
+    def _begin_at(self, coef: np.ndarray) -> None:
+        """Let the distributions be those that the coefficients predict, and W what they imply."""
+        objective = self._objective
+        weights, intercepts = objective.split(coef)
+        n_classes = objective.n_classes
+        logits = objective.X @ np.ascontiguousarray(weights.T) + intercepts
+        logits -= logits.max(axis=1, keepdims=True)
+        logits -= np.log(np.exp(logits).sum(axis=1, keepdims=True))
+        self._log_p[...] = LEAST
+        np.maximum(logits, LEAST, out=self._log_p[:, :n_classes], casting="same_kind")
+        residuals = -np.exp(logits)
+        if objective.targets.ndim == 1:
+            residuals[np.arange(len(residuals)), objective.targets] = 0.0
+            residuals[np.arange(len(residuals)), objective.targets] = -residuals.sum(axis=1)
+        else:
+            residuals += objective.targets
+        residuals *= self._scales[:, None]
+        self._weights[self._place, :n_classes] = objective.X.T @ residuals
+        if objective.fit_intercept:
+            total = residuals.sum(axis=0)
+            self._centre[:n_classes] = intercepts
+            self._intercepts[:n_classes] = intercepts + self._extra * total
+        objective.passes += 1.0
+        self._first = False
