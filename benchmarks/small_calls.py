@@ -42,7 +42,9 @@ def process_seconds(statements):
     if call:
         lines += ["x = np.arange(10.0)", call.strip()]
     lines += ["print(middle - start, time.perf_counter() - middle)"]
-    printed = subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, check=True).stdout
+    printed = subprocess.run(
+        [sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, check=True
+    ).stdout
     return [float(number) for number in printed.split()]
 
 

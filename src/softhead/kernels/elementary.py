@@ -223,7 +223,7 @@ inlined = njit(error_model="numpy", forceinline=True)
 borrowing = njit(error_model="numpy", forceinline=True, _nrt=False)
 
 
-def row_loop(function: Callable[..., None]) -> Callable[..., None]:
+def row_loop(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile a loop that releases the GIL on its first call, and keep the result on disk where a place is writable."""
     try:
         return njit(nogil=True, cache=True, error_model="numpy")(function)

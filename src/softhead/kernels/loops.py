@@ -38,7 +38,7 @@ from softhead.kernels.elementary import (
 _BLOCK = 1024  # what is exponentiated and summed at a time, in the first-level cache
 _GROUP = 2**14  # bytes of rows handled together: four of 1,000 classes take a fifth less time than one by one
 _LANES = 32
-_NEAR = 2**9  # classes, up to which the same row of the next group is fetched: rows of 100 float64 take a third less time
+_NEAR = 2**9  # classes, up to which the same row of the next group is fetched: 100 float64 take a third less time
 # Where the rest is less than this share of the largest, it is summed apart from it, lest it drown.
 _CONFIDENT = 2.0**-20
 # Adding it to at most _BLOCK numbers below 2**513 splits off their leading bits, whose sum is then exact (S. M. Rump,
