@@ -174,7 +174,7 @@ class SoftmaxClassifierCV(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
 
         def report(model: SoftmaxClassifier) -> None:
             task = context.subcontext(task_name=f"fit with C={model.C:g}")
-            attributes = {"best_estimator_": model, "C_": model.C, "classes_": classes}
+            attributes = {"best_estimator_": model, "C_": model.C, "classes_": classes, "n_passes_": self.n_passes_}
             attributes |= {name: getattr(model, name) for name in _OF_BEST}
             task.call_on_fit_task_begin(estimator=self, **seen)
             task.call_on_fit_task_end(estimator=self, **seen, reconstruction_attributes=attributes)
@@ -186,9 +186,8 @@ class SoftmaxClassifierCV(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             reference = keep if reference is None else reference
         chosen = self._choose(objective, bests, reference, metric)
         self._set_best(chosen)
-        context.call_on_fit_task_end(
-            estimator=self, **seen, reconstruction_attributes={"best_estimator_": chosen, "classes_": classes}
-        )
+        fitted = {name: value for name, value in vars(self).items() if name.endswith("_") and not name.endswith("__")}
+        context.call_on_fit_task_end(estimator=self, **seen, reconstruction_attributes=fitted)
         self._warn()
         return self
 

@@ -112,6 +112,20 @@ def _positive(value: float) -> float:
     return value
 
 
+def _grid(text: str) -> int | list[float]:
+    """Return a number of penalties, or the penalties themselves."""
+    from softhead._problem import penalty_grid
+
+    try:
+        values = int(text) if text.strip().isdecimal() else [float(part) for part in text.split(",")]
+        penalty_grid(values)
+    except ValueError as error:
+        raise typer.BadParameter(
+            f"{text!r} is neither a number of values nor positive values with commas", param_hint="--Cs"
+        ) from error
+    return values
+
+
 def _finite(value: float) -> float:
     if not 0.0 <= value < float("inf"):
         raise typer.BadParameter(f"{value:g} is not a number from 0 on")
@@ -145,6 +159,13 @@ def train(
     penalty_inverse: Annotated[
         float, typer.Option("--C", help="Inverse strength of the L2 penalty; inf for none.", callback=_positive)
     ] = 1.0,
+    sweep: Annotated[
+        bool, typer.Option("--sweep", help="Choose C by the log loss in cross-validation on the rows not held out.")
+    ] = False,
+    penalties: Annotated[
+        str, typer.Option("--Cs", help="For --sweep: how many C, from 1e-4 to 1e4, or which ones: 0.1,1,10.")
+    ] = "10",
+    folds: Annotated[int, typer.Option("--cv", help="For --sweep: the number of folds.", min=2)] = 5,
     tol: Annotated[float, typer.Option(help="Relative optimality gap to certify.", callback=_finite)] = 1e-4,
     max_iter: Annotated[int, typer.Option(help="Iterations of the solver at most.", min=0)] = 1000,
     intercept: Annotated[bool, typer.Option(help="Fit unpenalised intercepts.")] = True,
@@ -164,22 +185,33 @@ def train(
     """
     from softhead.app import display, training
     from softhead.app.datasets import BUNDLED, load_data
+    from softhead.cross_validation import SoftmaxClassifierCV
     from softhead.estimator import SoftmaxClassifier
     from softhead.model_file import write_model
     from softhead.tables import TableEncoder
 
     if target is None and data not in BUNDLED and Path(data).exists():
         raise typer.BadParameter("needed for files: the column, or array, with the labels", param_hint="--target")
+    if sweep and penalty_inverse != 1.0:
+        raise typer.BadParameter("not together with --sweep, which chooses it", param_hint="--C")
+    if not sweep and (penalties != "10" or folds != 5):
+        raise typer.BadParameter("only together with --sweep", param_hint="--Cs, --cv")
+    if sweep:
+        _grid(penalties)
     dataset = load_data(data, target=target, features=features)
     path = Path(f"{dataset.name}.safetensors") if out is None else out
     _refuse_unwritable(path, data)
-    classifier = SoftmaxClassifier(
-        C=penalty_inverse,
-        fit_intercept=intercept,
-        class_weight="balanced" if balanced else None,
-        tol=tol,
-        max_iter=max_iter,
-    )
+    options: dict[str, Any] = {
+        "fit_intercept": intercept,
+        "class_weight": "balanced" if balanced else None,
+        "tol": tol,
+        "max_iter": max_iter,
+    }
+    classifier: SoftmaxClassifier | SoftmaxClassifierCV
+    if sweep:
+        classifier = SoftmaxClassifierCV(_grid(penalties), cv=folds, **options)
+    else:
+        classifier = SoftmaxClassifier(C=penalty_inverse, **options)
     with _naming(data), display.warnings_as_lines(quiet), display.fit_progress(classifier, silent=quiet or as_json):
         trained = training.train(
             dataset,

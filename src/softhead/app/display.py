@@ -16,7 +16,8 @@ from rich.table import Table
 
 from softhead._files import atomic_output
 from softhead.app.datasets import Dataset
-from softhead.app.training import Record, Scores, Trained
+from softhead.app.training import Record, Scores, Sweep, Trained
+from softhead.cross_validation import SoftmaxClassifierCV
 from softhead.estimator import SoftmaxClassifier
 from softhead.model_file import ModelFile
 
@@ -36,6 +37,7 @@ def training_summary(data: Dataset, trained: Trained, path: Path) -> Summary:
         "rows": data.n_rows - held_out,
         "features": classifier.n_features_in_,
         "classes": len(classifier.classes_),
+        **({"C": classifier.C, "sweep": trained.sweep} if trained.sweep else {}),
         **_fit(classifier),
         "seconds": round(trained.seconds, 3),
     }
@@ -83,20 +85,36 @@ def show(summary: Summary, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps({key.replace(" ", "_"): _json_value(value) for key, value in summary.items()}))
         return
+    console = Console(highlight=False, markup=False)
+    if not console.is_terminal:
+        console.width = 10_000  # never fold what another program reads
+    if summary.get("sweep"):
+        console.print(_sweep_table(summary["sweep"]), end="\n\n")
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(style="dim")
     table.add_column(overflow="fold")
     for key, value in summary.items():
+        if key == "sweep":
+            continue
         note = _NOTES.get(key, "") if value != math.inf else "  (no bound exists without a penalty)"
         table.add_row(_NAMES.get(key, key), _text(value) + note)
-    console = Console(highlight=False, markup=False)
-    if not console.is_terminal:
-        console.width = 10_000  # never fold what another program reads
     console.print(table)
 
 
+def _sweep_table(sweep: list[Sweep]) -> Table:
+    """Return the path of a sweep: a line for each C, the chosen one marked."""
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for name in ("C", "log loss", "relative gap"):
+        table.add_column(name, justify="right")
+    table.add_column()
+    for point in sweep:
+        cells = (_text(point.C), _text(point.log_loss), f"{point.gap:.1e}", "chosen" if point.chosen else "")
+        table.add_row(*cells, style="bold" if point.chosen else "")
+    return table
+
+
 @contextmanager
-def fit_progress(classifier: SoftmaxClassifier, *, silent: bool) -> Iterator[None]:
+def fit_progress(classifier: SoftmaxClassifier | SoftmaxClassifierCV, *, silent: bool) -> Iterator[None]:
     """Show the iterations of a long fit on stderr, where that is a terminal."""
     console = Console(stderr=True)
     if silent or not console.is_terminal:
@@ -200,4 +218,8 @@ def _text(value: Any) -> str:
 
 def _json_value(value: Any) -> Any:
     """Return a value that JSON can hold: infinities and NaN, which it lacks, are null."""
+    if isinstance(value, Sweep):
+        return {name: _json_value(part) for name, part in value._asdict().items()}
+    if isinstance(value, list):
+        return [_json_value(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -10,6 +10,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 
 from softhead.app.datasets import DataError, Dataset, KnownColumns
 from softhead.calibration import expected_calibration_error
+from softhead.cross_validation import SoftmaxClassifierCV
 from softhead.estimator import SoftmaxClassifier
 from softhead.tables import TableEncoder
 
@@ -61,6 +62,15 @@ class Record(NamedTuple):
         return np.unpackbits(self.held_out, count=self.rows).astype(bool)
 
 
+class Sweep(NamedTuple):
+    """One C of a sweep: its mean log loss over the folds, and the largest relative gap of their fits."""
+
+    C: float
+    log_loss: float
+    gap: float
+    chosen: bool
+
+
 class Trained(NamedTuple):
     """A fitted pipeline, the record for its file, its scores on the held-out rows and the seconds that it took."""
 
@@ -68,17 +78,21 @@ class Trained(NamedTuple):
     record: Record
     scores: Scores | None
     seconds: float
+    sweep: list[Sweep]  # empty where C was given
 
 
 def train(
     data: Dataset,
     *,
-    classifier: SoftmaxClassifier,
+    classifier: SoftmaxClassifier | SoftmaxClassifierCV,
     encoder: TableEncoder,
     test_size: float,
     seed: int,
 ) -> Trained:
-    """Fit encoder and classifier on all rows but the held-out ones, and score the model on these."""
+    """Fit encoder and classifier on all rows but the held-out ones, and score the model on these.
+
+    A `SoftmaxClassifierCV` chooses C among the rows that are not held out.
+    """
     start = time.perf_counter()
     target, target_name = data.target, data.target_name
     if target is None or target_name is None:
@@ -92,6 +106,10 @@ def train(
         raise
     matrix = encoder.transform(data.features)
     classifier.fit(matrix[kept], target[kept])
+    sweep: list[Sweep] = []
+    if isinstance(classifier, SoftmaxClassifierCV):
+        sweep = _sweep(classifier)
+        classifier = classifier.best_estimator_
     model = make_pipeline(encoder, classifier)
     record = Record(
         data.name,
@@ -104,7 +122,16 @@ def train(
         fingerprint(matrix, target),
     )
     scores = score(classifier, matrix[held_out], target[held_out]) if held_out.any() else None
-    return Trained(model, record, scores, time.perf_counter() - start)
+    return Trained(model, record, scores, time.perf_counter() - start, sweep)
+
+
+def _sweep(search: SoftmaxClassifierCV) -> list[Sweep]:
+    """Return what a search found, in increasing C."""
+    losses, gaps = -search.scores_.mean(axis=(0, 1)), search.gaps_.max(axis=(0, 1))
+    return [
+        Sweep(float(search.Cs_[i]), float(losses[i]), float(gaps[i]), bool(search.Cs_[i] == search.C_))
+        for i in np.argsort(search.Cs_)
+    ]
 
 
 def evaluate(model: Pipeline, record: Record | None, data: Dataset) -> tuple[Scores, bool]:
