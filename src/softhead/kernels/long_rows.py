@@ -118,7 +118,7 @@ class Sums(NamedTuple):
 
 def sums(x: np.ndarray, rows: np.ndarray, out: np.ndarray | None = None) -> Sums:
     """Return the sums of the rows of x with the given numbers, and write the e of every block into out, if given."""
-    parts = np.empty((_n_blocks(x), len(rows), 3))
+    parts = np.empty((n_blocks(x), len(rows), 3))
 
     def run(i: int, b: int, place: Place) -> None:
         block, part = np.ascontiguousarray(x[place]), parts[b, i : i + 1]
@@ -128,16 +128,16 @@ def sums(x: np.ndarray, rows: np.ndarray, out: np.ndarray | None = None) -> Sums
             with _contiguous(out[place]) as target:
                 exponentiate(block, part, target)
 
-    _over_blocks(run, x, rows)
+    over_blocks(run, x, rows)
     return combine(*np.moveaxis(parts, -1, 0))
 
 
-def combine(maxima: np.ndarray, rests: np.ndarray, rests_low: np.ndarray) -> Sums:
-    """Return the sums of rows from those of their blocks, blocks x rows."""
+def combine(maxima: np.ndarray, rests: np.ndarray, rests_low: np.ndarray, temperature: float = 1.0) -> Sums:
+    """Return the sums of rows from those of their blocks, blocks x rows, of exp((x - m) / temperature)."""
     top = maxima.argmax(axis=0)  # of the first NaN, if there is one
     at_top = top, np.arange(len(top))
     m = maxima[at_top]
-    e, e_low = primitives.exp(*primitives.shift(maxima, m, 1.0), _LIFT)
+    e, e_low = primitives.exp(*primitives.shift(maxima, m, temperature), _LIFT)
     s, s_low = primitives.two_sum(np.ones_like(rests), rests)
     terms, terms_low = primitives.two_product(s, e)
     terms_low += s * e_low + (s_low + rests_low) * e
@@ -165,7 +165,7 @@ def log_softmax(x: np.ndarray, out: np.ndarray) -> None:
         with _contiguous(out[place]) as target:
             write_differences(np.ascontiguousarray(x[place]), m[i], log_total[i], target)
 
-    _over_blocks(run, x, rows)
+    over_blocks(run, x, rows)
 
 
 @np.errstate(all="ignore")
@@ -218,18 +218,22 @@ def _write_losses(
     return d, d_low
 
 
-def _scale(out: np.ndarray, rows: np.ndarray, found: Sums, numerators: np.ndarray) -> None:
-    """Turn the e of every block in out into numerators * exp(x - m) / (1 + rest)."""
+def factors(found: Sums, numerators: np.ndarray, lift: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return what turns 2**lift exp(x - m_b) into numerators * exp(x - m) / (1 + rest), blocks x rows, for `scale`."""
     total, total_low = found.total()
     factor = found.e * numerators / total
     product, error = primitives.two_product(factor, total)
     share, share_low = primitives.two_product(found.e, numerators)
     factor_low = ((share - product) - error + share_low + found.e_low * numerators - factor * total_low) / total
     # e is lifted as well. Where a factor would leave the normal numbers by it, e is brought to its size before.
-    lift = _LIFTS[out.dtype]
     before = np.where(factor < 2.0**112, 2.0**-lift, 1.0)
     power = -_LIFT - np.where(before == 1.0, lift, 0)
-    factor, factor_low = np.ldexp(factor, power), np.ldexp(factor_low, power)
+    return before, np.ldexp(factor, power), np.ldexp(factor_low, power)
+
+
+def _scale(out: np.ndarray, rows: np.ndarray, found: Sums, numerators: np.ndarray) -> None:
+    """Turn the e of every block in out into numerators * exp(x - m) / (1 + rest)."""
+    before, factor, factor_low = factors(found, numerators, _LIFTS[out.dtype])
 
     def run(i: int, b: int, place: Place) -> None:
         block = out[place]
@@ -238,7 +242,7 @@ def _scale(out: np.ndarray, rows: np.ndarray, found: Sums, numerators: np.ndarra
         if target is not block:
             block[...] = target
 
-    _over_blocks(run, out, rows)
+    over_blocks(run, out, rows)
 
 
 @contextmanager
@@ -250,17 +254,17 @@ def _contiguous(out: np.ndarray) -> Iterator[np.ndarray]:
         out[...] = target
 
 
-def _over_blocks(run: Callable[[int, int, Place], None], x: np.ndarray, rows: np.ndarray) -> None:
+def over_blocks(run: Callable[[int, int, Place], None], x: np.ndarray, rows: np.ndarray) -> None:
     """Call run(i, b, place) for every block b of the row rows[i] of x, which lies at a place."""
-    n_blocks = _n_blocks(x)
+    count = n_blocks(x)
 
     def task(k: int) -> None:
-        i, b = divmod(k, n_blocks)
+        i, b = divmod(k, count)
         run(i, b, (slice(rows[i], rows[i] + 1), slice(b * _LENGTH, (b + 1) * _LENGTH)))
 
-    in_parallel(task, len(rows) * n_blocks)
+    in_parallel(task, len(rows) * count)
 
 
-def _n_blocks(x: np.ndarray) -> int:
+def n_blocks(x: np.ndarray) -> int:
     """Return how many blocks a row has."""
     return -(-x.shape[1] // _LENGTH)

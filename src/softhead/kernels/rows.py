@@ -9,7 +9,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from softhead.kernels import compiled, primitives, wide_maps, wide_products
+from softhead.kernels import compiled, primitives, wide_long, wide_maps, wide_products
+from softhead.kernels.long_rows import LONG
 from softhead.kernels.wide_rows import run
 
 _BLOCK_SIZE = 2**16  # elements of a temporary array
@@ -21,6 +22,9 @@ def softmax(x: np.ndarray, temperature: float, out: np.ndarray) -> None:
     if compiled.takes(x, out, temperature):
         compiled.softmax(x, out)
         return
+    if x.shape[1] > LONG:
+        wide_long.softmax(x, temperature, out)
+        return
     run(wide_maps.softmax, (x,), (x.shape[1], temperature), (out,))
 
 
@@ -29,6 +33,9 @@ def log_softmax(x: np.ndarray, temperature: float, out: np.ndarray) -> None:
     if compiled.takes(x, out, temperature):
         compiled.log_softmax(x, out)
         return
+    if x.shape[1] > LONG:
+        wide_long.log_softmax(x, temperature, out)
+        return
     run(wide_maps.log_softmax, (x,), (x.shape[1], temperature), (out,))
 
 
@@ -36,6 +43,9 @@ def logsumexp(x: np.ndarray, out: np.ndarray) -> None:
     """Write log(sum of exp) of every row of x into out, of shape (rows, 1)."""
     if compiled.takes(x, out):
         compiled.logsumexp(x, out)
+        return
+    if x.shape[1] > LONG:
+        wide_long.logsumexp(x, out)
         return
     run(wide_maps.logsumexp, (x,), (x.shape[1],), (out,))
 

@@ -1,6 +1,6 @@
 """How rows are handed to the loops of `wide`: as bytes, in chunks, on several threads."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,22 +17,31 @@ def run(
     constants: tuple[Any, ...],
     outputs: tuple[np.ndarray, ...],
 ) -> None:
-    """Run a loop over arrays of as many rows, or none, as the first.
+    """Run a loop over arrays of as many rows, or none, as the first, on several threads."""
+
+    def part(rows: slice) -> None:
+        run_here(loop, [array[rows] for array in inputs], constants, [array[rows] for array in outputs])
+
+    over_rows(part, inputs[0])
+
+
+def run_here(
+    loop: Callable[..., None],
+    inputs: Iterable[np.ndarray],
+    constants: tuple[Any, ...],
+    outputs: Sequence[np.ndarray],
+) -> None:
+    """Run a loop where it is called.
 
     It is given the inputs, the constants and the outputs: an array of rows as its bytes and the code of their format,
     one of single numbers as it is.
     """
-
-    def part(rows: slice) -> None:
-        own = [array[rows] for array in outputs]
-        targets = [array if array.flags.carray else np.empty(array.shape, array.dtype) for array in own]
-        given = [item for array in inputs for item in _handed(array[rows])]
-        loop(*given, *constants, *(item for array in targets for item in _handed(array)))
-        for result, array in zip(targets, own, strict=True):
-            if result is not array:
-                array[...] = result
-
-    over_rows(part, inputs[0])
+    targets = [array if array.flags.carray else np.empty(array.shape, array.dtype) for array in outputs]
+    given = [item for array in inputs for item in _handed(array)]
+    loop(*given, *constants, *(item for array in targets for item in _handed(array)))
+    for result, array in zip(targets, outputs, strict=True):
+        if result is not array:
+            array[...] = result
 
 
 def targets_of(targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
