@@ -57,8 +57,7 @@ _at = np.uint64  # for indices that are sums: a signed one may be negative, and 
 def _buffers(n: Any, dtype: Any) -> Any:
     """Return a buffer for a group of rows, on cache lines of its own, and one for what is known of each."""
     width = (n + _LANES - 1) // _LANES * _LANES
-    one = np.empty(width + 2 * _LANES, dtype)
-    group = max(1, _GROUP // (width * one.itemsize))
+    group = max(1, _GROUP // (width * np.empty(0, dtype).itemsize))
     memory = np.empty(group * width + 2 * _LANES, dtype)
     first = -memory.ctypes.data % 64 // memory.itemsize
     return memory[first : first + group * width].reshape(group, width), np.empty((6, group))
