@@ -76,6 +76,57 @@ def test_a_fully_masked_row_is_zero(dtype):
     assert float(softhead.logsumexp(x, where=mask)[0]) == -INF
 
 
+@each_dtype
+@pytest.mark.parametrize("n_classes", [4, 24, 25, 200, 1500])
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+def test_the_table_in_rows_of_any_length(temperature, n_classes, dtype):
+    """Few classes, many classes, and temperatures each have loops of their own."""
+
+    def rounded(value):
+        return np.float64(value).astype(dtype).astype(float)
+
+    x = np.zeros((6, n_classes), dtype)
+    x[0, -1], x[1, 2], x[2], x[3, 0], x[4] = NAN, INF, -INF, -INF, NAN
+    others = (np.arange(n_classes) > 0) / (n_classes - 1)
+    p = softhead.softmax(x, temperature=temperature).astype(float)
+    assert np.isnan(p[[0, 1, 2, 4]]).all()
+    np.testing.assert_array_equal(p[3], rounded(others))
+    np.testing.assert_array_equal(p[5], rounded(1 / n_classes))
+    log_p = softhead.log_softmax(x, temperature=temperature).astype(float)
+    assert np.isnan(log_p[[0, 1, 2, 4]]).all()
+    assert log_p[3, 0] == -INF
+    np.testing.assert_allclose(log_p[3, 1:], rounded(-np.log(n_classes - 1)), rtol=1e-7)
+    lse = softhead.logsumexp(x).astype(float)
+    finite = [rounded(np.log(n_classes - 1)), NAN, rounded(np.log(n_classes))]
+    np.testing.assert_allclose(lse, [NAN, INF, -INF, *finite], rtol=1e-7)
+
+    labels = np.array([1, 1, 1, 1, -100, 2])
+    one_hot = np.eye(n_classes)[np.maximum(labels, 0)]
+    for options in ({}, {"label_smoothing": 0.25}, {"z_loss": 0.5}, {"weight": np.linspace(1, 2, n_classes)}):
+        options = options | {"temperature": temperature, "reduction": "none"}
+        value, gradient = value_and_grad(x, labels, **options)
+        np.testing.assert_array_equal(np.isnan(value), [True] * 3 + [False] * 3)
+        assert (value[3] == INF) == ("label_smoothing" in options)  # what is spread reaches the class at -inf
+        assert value[4] == 0.0
+        assert np.isnan(gradient[:3]).all()
+        np.testing.assert_array_equal(gradient[4], 0.0)
+        assert np.isfinite(gradient[[3, 5]]).all()
+        if "label_smoothing" not in options:
+            assert gradient[3, 0] == 0.0
+    value, gradient = value_and_grad(x, labels, temperature=temperature, reduction="none")
+    assert value[5] == pytest.approx(rounded(np.log(n_classes)), rel=1e-7)
+    np.testing.assert_allclose(gradient[3], (others - one_hot[3]) / temperature, rtol=1e-2)
+    value, gradient = value_and_grad(x[3:], 2.0 * one_hot[3:], temperature=temperature, reduction="none")
+    assert value[0] == pytest.approx(rounded(2 * np.log(n_classes - 1)), rel=1e-7)  # 0 at -inf contributes nothing
+    assert np.isnan(value[1])
+    np.testing.assert_allclose(gradient[0], 2 * (others - one_hot[3]) / temperature, rtol=1e-2)
+    assert value_and_grad(x[3], 0, temperature=temperature)[0] == INF
+    for reduction, expected in [("mean", NAN), ("sum", 0.0)]:
+        value, gradient = value_and_grad(x[4:5], [-100], temperature=temperature, reduction=reduction)
+        np.testing.assert_array_equal(value, expected)
+        np.testing.assert_array_equal(gradient, 0.0)
+
+
 def test_masked_entries_are_zero_also_in_a_row_that_is_nan():
     p = softhead.softmax([NAN, 1.0, -INF], where=[True, True, False])
     np.testing.assert_array_equal(p, [NAN, NAN, 0.0])
