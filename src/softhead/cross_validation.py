@@ -18,11 +18,11 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from softhead._problem import check_stopping, linear_problem, penalty, penalty_grid
 from softhead._weights import class_factors, row_weights
 from softhead.estimator import SoftmaxClassifier, fitted_attributes
-from softhead.linear.lbfgs import solve
 from softhead.linear.objective import LinearSoftmaxObjective
 from softhead.linear.path import solve_path
 from softhead.linear.path_metric import PathMetric
 from softhead.linear.solution import Progress, Solution
+from softhead.linear.solver import solve
 
 logger = logging.getLogger("softhead")
 

@@ -5,11 +5,13 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from softhead.kernels.algebra import dot
 from softhead.linear.certificate import intercept_step
-from softhead.linear.lbfgs import MAX_INTERCEPT_CLASSES, quasi_newton, solve
+from softhead.linear.lbfgs import MAX_INTERCEPT_CLASSES, quasi_newton
 from softhead.linear.objective import LinearSoftmaxObjective
 from softhead.linear.path_metric import PathMetric
 from softhead.linear.solution import Callback, Pair, Solution
+from softhead.linear.solver import solve
 
 _ORDERS = 3  # of extrapolation tried: constant, secant, parabola
 
@@ -63,6 +65,9 @@ def solve_path(
             metric=metric,
             wide=n_iter <= 1,
         )
+        if solution.status == "interrupted":
+            yield solution
+            return
         pairs, last_l2, n_iter = solution.pairs, l2, solution.n_iter
         metric.spend(solution.passes)
         # Extrapolated intercepts cost the gap in the first order, and are half a pass to correct.
@@ -74,8 +79,6 @@ def solve_path(
             coef = coef + quasi_newton(solution.gradient, pairs, known)
         track.append(l2, coef - base)
         yield solution
-        if solution.status == "interrupted":
-            return
 
 
 class _Track:
@@ -88,7 +91,8 @@ class _Track:
     def append(self, l2: float, coef: np.ndarray) -> None:
         """Add the next point."""
         if len(self.points) > 1:
-            errors = [np.linalg.norm(self._extrapolated(l2, order) - coef) for order in range(len(self.points))]
+            missed = [self._extrapolated(l2, order) - coef for order in range(len(self.points))]
+            errors = [dot(part, part) for part in missed]
             self.order = int(np.argmin(errors))
             if self.order == len(self.points) - 1 < _ORDERS - 1:
                 self.order += 1  # the highest order so far was the best: try the next
@@ -113,4 +117,4 @@ def _under(pair: Pair, change: float, objective: LinearSoftmaxObjective) -> Pair
     gradient = pair.change.copy()
     step, of_weights = objective.split(pair.step)[0], objective.split(gradient)[0]
     of_weights += change * step
-    return Pair(pair.step, gradient, pair.curvature + change * float(np.vdot(step, step)))
+    return Pair(pair.step, gradient, pair.curvature + change * dot(step, step))

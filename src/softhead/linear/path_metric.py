@@ -5,6 +5,7 @@ from typing import Protocol
 
 import numpy as np
 
+from softhead.kernels.algebra import Factor
 from softhead.linear.objective import LinearSoftmaxObjective
 from softhead.linear.preconditioner import (
     MAX_HESSIAN_SIZE,
@@ -124,11 +125,12 @@ class _EigenGram:
             self.mass = max(float(gram[-1, -1]), np.finfo(np.float64).tiny)
             self.mean = gram[-1, :-1] / self.mass
             gram = gram[:-1, :-1] - self.mass * np.outer(self.mean, self.mean)
-        self.values, self.vectors = np.linalg.eigh(gram)
+        self.values, vectors = np.linalg.eigh(gram)
+        self.onto, self.back = Factor(vectors), Factor(vectors.T)
         # Eigenvectors, unlike factors, lose the smallest columns to the rounding of the largest, or of their own means.
         used = np.diag(gram)[raw > 0.0] + l2
         self.trusted = bool((used > 1e-5 * raw[raw > 0.0]).all() and (used > 1e-10 * used.max(initial=0.0)).all())
-        self.nbytes = self.vectors.nbytes
+        self.nbytes = 2 * vectors.nbytes
 
     @classmethod
     def of(cls, objective: LinearSoftmaxObjective, coef: np.ndarray) -> "_EigenGram | None":
@@ -160,7 +162,7 @@ class _UnderPenalty:
         n_features = len(gram.mean)
         intercepts = gradient[:, n_features:]  # none, or one column
         weights = gradient[:, :n_features] - intercepts * gram.mean if gram.mass else gradient
-        weights = ((weights @ gram.vectors) / self._values) @ gram.vectors.T
+        weights = gram.back(gram.onto(weights) / self._values)
         if not gram.mass:
             return weights
         return np.column_stack([weights, intercepts[:, 0] / gram.mass - weights @ gram.mean])
