@@ -5,7 +5,7 @@
 ``path``: 96 penalties evenly in log C from 1e-4 to 1e2, each certified to a relative gap of 1e-4, in units of one cold
 fit at C = 10. ``cv``: SoftmaxClassifierCV(Cs=10, cv=5) beside LogisticRegressionCV of the same penalties, folds and
 scoring, on the same float32 array, each at the loosest power of ten as tolerance at which the log losses of all folds
-and penalties are within 1e-3 of a reference, ours in float64 to a relative gap of 1e-8. Tolerances of the peer are tried
+and penalties are within 1e-3 of a reference, ours in float64 to a gap of 1e-8. Tolerances of the peer are tried
 until one has taken --limit seconds; the ratio is a lower bound then. Without --data only digits are run.
 """
 
