@@ -41,6 +41,7 @@ if TYPE_CHECKING:  # what type checkers and editors read; tests hold it equal to
     from softhead.sampling import arsm_gradient as arsm_gradient
     from softhead.sampling import gumbel_softmax as gumbel_softmax
     from softhead.tables import TableEncoder as TableEncoder
+    from softhead.text import TextEncoder as TextEncoder
 
 _HOME = {
     "LinearGradients": "fused",
@@ -48,6 +49,7 @@ _HOME = {
     "SoftmaxClassifierCV": "cross_validation",
     "SoftmaxPath": "paths",
     "TableEncoder": "tables",
+    "TextEncoder": "text",
     "arsm_gradient": "sampling",
     "binary_cross_entropy_with_logits": "likelihood",
     "cross_entropy": "losses",

@@ -30,7 +30,7 @@ _MAX_HEADER = 100_000_000  # bytes; what safetensors itself accepts
 
 # The models a file can hold, by the classes of their steps.
 _BARE = ("SoftmaxClassifier",)
-_PIPELINE = ("TableEncoder", "SoftmaxClassifier")
+_PIPELINES = (("TableEncoder", "SoftmaxClassifier"), ("TextEncoder", "SoftmaxClassifier"))
 
 
 class _Step(Protocol):
@@ -46,8 +46,9 @@ def _step_classes() -> dict[str, type[_Step]]:
     """Every class that a file may name: nothing is ever looked up elsewhere."""
     from softhead.estimator import SoftmaxClassifier
     from softhead.tables import TableEncoder
+    from softhead.text import TextEncoder
 
-    return {"SoftmaxClassifier": SoftmaxClassifier, "TableEncoder": TableEncoder}
+    return {"SoftmaxClassifier": SoftmaxClassifier, "TableEncoder": TableEncoder, "TextEncoder": TextEncoder}
 
 
 class ModelFileError(ValueError):
@@ -70,8 +71,8 @@ def save(model: object, path: str | os.PathLike[str]) -> None:
     Parameters
     ----------
     model : SoftmaxClassifier, SoftmaxClassifierCV or Pipeline
-        A fitted classifier, or a fitted pipeline of a `TableEncoder` and a classifier. Of the pipeline the steps and
-        their names are kept; of a `SoftmaxClassifierCV`, its ``best_estimator_``.
+        A fitted classifier, or a fitted pipeline of a `TableEncoder` or `TextEncoder` and a classifier. Of the
+        pipeline the steps and their names are kept; of a `SoftmaxClassifierCV`, its ``best_estimator_``.
     path : str or path-like
         The file to write; ``.safetensors`` is the customary suffix.
 
@@ -336,11 +337,12 @@ def _describe(model: Any) -> list[dict[str, object]]:
     steps = model.steps if type(model) is Pipeline else [(None, model)]
     steps = [(name, _kept(step)) for name, step in steps]
     classes = tuple(names.get(type(step)) for _, step in steps)
-    if classes != (_PIPELINE if type(model) is Pipeline else _BARE):
+    if classes not in (_PIPELINES if type(model) is Pipeline else (_BARE,)):
         got = f"{type(model).__module__}.{type(model).__qualname__}"
         if type(model) is Pipeline:
             got += f" of {', '.join(type(step).__name__ for _, step in steps)}"
-        raise TypeError(f"model must be a {_BARE[0]} or a Pipeline of {', '.join(_PIPELINE)}; got {got}")
+        accepted = " or ".join(", ".join(classes) for classes in _PIPELINES)
+        raise TypeError(f"model must be a {_BARE[0]} or a Pipeline of {accepted}; got {got}")
     for _, step in steps:
         check_is_fitted(step)
     description: list[dict[str, object]] = []
@@ -385,7 +387,7 @@ def _build(description: object) -> Any:
     classes = tuple(step["class"] for step in description)
     names = [step["name"] for step in description]
     is_pipeline = None not in names
-    if classes != (_PIPELINE if is_pipeline else _BARE):
+    if classes not in (_PIPELINES if is_pipeline else (_BARE,)):
         raise ValueError(f"its steps {reprlib.repr(classes)}, named {reprlib.repr(names)}, are no model known here")
     table = _step_classes()
     steps = []

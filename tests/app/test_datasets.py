@@ -251,15 +251,13 @@ class TestFiles:
 
     def test_folder(self, tmp_path):
         (tmp_path / "a.csv").mkdir()
-        assert fault(tmp_path / "a.csv").startswith("is a folder; accepted are files: .csv and .tsv")
+        assert fault(tmp_path / "a.csv").startswith("is a folder; accepted are files: .csv, .tsv and .jsonl")
 
     @pytest.mark.parametrize("name", ["a.xlsx", "a.gz", "a.parquet.gz", "csv"])
     def test_unknown_suffix(self, tmp_path, name):
         suffix = (tmp_path / name).suffix
-        message = (
-            f"has the unknown suffix {suffix!r}; accepted are .csv and .tsv (also with .gz, .bz2 or .zip after it)"
-        )
-        assert fault(tmp_path / name, TEXT) == f"{message}, .parquet and .npz"
+        accepted = ".csv, .tsv and .jsonl (also with .gz, .bz2 or .zip after it), .parquet and .npz"
+        assert fault(tmp_path / name, TEXT) == f"has the unknown suffix {suffix!r}; accepted are {accepted}"
 
     @pytest.mark.parametrize("name", ["a.csv", "a.parquet", "a.npz"])
     def test_what_the_system_refuses(self, tmp_path, name, monkeypatch):

@@ -30,13 +30,16 @@ Data = Annotated[
     str,
     typer.Argument(
         metavar="DATA",
-        help="A .csv or .tsv file (also .gz, .bz2, .zip), .parquet or .npz, or a bundled name: digits, iris, wine, "
-        "breast_cancer.",
+        help="A .csv, .tsv or .jsonl file (also .gz, .bz2, .zip), .parquet or .npz, or a bundled name: digits, iris, "
+        "wine, breast_cancer.",
         show_default=False,
     ),
 ]
 Model = Annotated[Path, typer.Argument(metavar="MODEL", help="A model file that train wrote.", show_default=False)]
 Features = Annotated[str | None, typer.Option(help="The array of features, in .npz files.", show_default=False)]
+Text = Annotated[
+    str | None, typer.Option(help="The column with texts: the only one used, by its words.", show_default=False)
+]
 Target = Annotated[str | None, typer.Option(help="The column, or array, with the labels.", show_default=False)]
 AsJson = Annotated[
     bool, typer.Option("--json", help="Print the result as JSON; a number that is infinite or NaN is null.")
@@ -156,6 +159,7 @@ def train(
         Path | None, typer.Option(help="The model file to write; ./NAME.safetensors by default.", show_default=False)
     ] = None,
     features: Features = None,
+    text: Text = None,
     penalty_inverse: Annotated[
         float, typer.Option("--C", help="Inverse strength of the L2 penalty; inf for none.", callback=_positive)
     ] = 1.0,
@@ -181,17 +185,23 @@ def train(
     """Train a classifier, test it on held-out rows and save it.
 
     Columns are encoded by their types: numbers standardised, categories one-hot, dates as numbers; missing values are
-    imputed and marked.
+    imputed and marked. With --text, the model is one of the words of that column.
     """
     from softhead.app import display, training
+<<<<<<< HEAD
     from softhead.app.datasets import BUNDLED, load_data
     from softhead.cross_validation import SoftmaxClassifierCV
+=======
+    from softhead.app.datasets import BUNDLED, KnownColumns, load_data
+>>>>>>> 0b35d39 (Train on text from the command line: TextEncoder, JSON Lines, and both in the model file)
     from softhead.estimator import SoftmaxClassifier
     from softhead.model_file import write_model
     from softhead.tables import TableEncoder
+    from softhead.text import TextEncoder
 
     if target is None and data not in BUNDLED and Path(data).exists():
         raise typer.BadParameter("needed for files: the column, or array, with the labels", param_hint="--target")
+<<<<<<< HEAD
     if sweep and penalty_inverse != 1.0:
         raise typer.BadParameter("not together with --sweep, which chooses it", param_hint="--C")
     if not sweep and (penalties != "10" or folds != 5):
@@ -199,6 +209,9 @@ def train(
     if sweep:
         _grid(penalties)
     dataset = load_data(data, target=target, features=features)
+=======
+    dataset = load_data(data, target=target, features=features, known=KnownColumns(text=text))
+>>>>>>> 0b35d39 (Train on text from the command line: TextEncoder, JSON Lines, and both in the model file)
     path = Path(f"{dataset.name}.safetensors") if out is None else out
     _refuse_unwritable(path, data)
     options: dict[str, Any] = {
@@ -216,7 +229,7 @@ def train(
         trained = training.train(
             dataset,
             classifier=classifier,
-            encoder=TableEncoder(max_categories=max_categories),
+            encoder=TableEncoder(max_categories=max_categories) if text is None else TextEncoder(),
             test_size=test_size,
             seed=seed,
         )

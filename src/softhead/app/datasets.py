@@ -16,13 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from softhead.app.csv_table import ContentError, read_csv
+from softhead.app.json_lines import read_json_lines
 
 BUNDLED = ("digits", "iris", "wine", "breast_cancer")
 TargetKind: TypeAlias = Literal["string", "int", "bool"]
 
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
+_TEXTUAL = (*_DELIMITERS, ".jsonl")
 _PACKINGS = ("", ".gz", ".bz2", ".zip")
-_ACCEPTED = ".csv and .tsv (also with .gz, .bz2 or .zip after it), .parquet and .npz"
+_ACCEPTED = ".csv, .tsv and .jsonl (also with .gz, .bz2 or .zip after it), .parquet and .npz"
 _DTYPES: dict[TargetKind, type[np.generic]] = {"string": np.object_, "int": np.int64, "bool": np.bool_}
 _LABELS = "accepted as labels are strings, whole numbers and bools"
 
@@ -47,10 +49,13 @@ class KnownColumns:
         Columns to read as text from CSV files, so that "02139" stays what it is.
     target_kind : {"string", "int", "bool"} or None
         The type of the labels in training, which the labels are given back with.
+    text : str or None
+        The only column that is read, as text.
     """
 
     categories: frozenset[str] = frozenset()
     target_kind: TargetKind | None = None
+    text: str | None = None
 
 
 @dataclass(frozen=True)
@@ -141,6 +146,8 @@ def _load_bundled(name: str, target: str | None, features: str | None, known: Kn
         raise ContentError(_absent("target", target, ["target"]))
     if features is not None:
         raise ContentError(f"features can be named only for .npz files; found {features!r}")
+    if known.text is not None:
+        raise ContentError(f"a text can be named only for files; found {known.text!r}")
     bunch = getattr(datasets, f"load_{name}")()
     if name == "digits":
         values, labels = bunch.images, bunch.target
@@ -155,22 +162,34 @@ def _load_file(source: str | Path, target: str | None, features: str | None, kno
     path = Path(source)
     name, suffix, packing = _split_name(path)
     if suffix == ".npz":
+        if known.text is not None:
+            raise ContentError(f"a text can be named only for tables; found {known.text!r}")
         return _load_npz(path, name, target, features, known)
     if features is not None:
         raise ContentError(f"features can be named only for .npz files; found {features!r}")
+    text = known.text
     if suffix == ".parquet":
         table = _read_parquet(path)
         place: _Place = _row
+    elif suffix == ".jsonl":
+        only = None if text is None else [text, *([] if target is None else [target])]
+        table, place = read_json_lines(_unpacked(path, packing), only)
     else:
-        text_columns = known.categories | ({target} if target and known.target_kind == "string" else set())
+        text_columns = (
+            known.categories
+            | ({text} if text else set())
+            | ({target} if target and known.target_kind == "string" else set())
+        )
         table, place = read_csv(_unpacked(path, packing), _DELIMITERS[suffix], text_columns)
     if repeated := [column for column, count in Counter(table.column_names).items() if count > 1]:
         raise ContentError(f"more than one column is named {repeated[0]!r}")
     if not table.num_rows:
         raise ContentError("has no rows")
+    labels = None if target is None else _table_labels(table, target, known.target_kind, place)
+    if text is not None:
+        return Dataset(name, _only_text(table, text, target), labels, target)
     if target is None:
         return Dataset(name, table, None, None)
-    labels = _table_labels(table, target, known.target_kind, place)
     if len(table.column_names) == 1:
         raise ContentError(f"has no column beside the target {target!r}")
     return Dataset(name, table.drop_columns([target]), labels, target)
@@ -183,7 +202,7 @@ def _split_name(path: Path) -> tuple[str, str, str]:
     if not path.exists():
         raise ContentError("no such file" if path.suffix else _absent("file or bundled data set", str(path), BUNDLED))
     name = path.name.lower()
-    for suffix, packings in ((".parquet", ("",)), (".npz", ("",)), *((known, _PACKINGS) for known in _DELIMITERS)):
+    for suffix, packings in ((".parquet", ("",)), (".npz", ("",)), *((known, _PACKINGS) for known in _TEXTUAL)):
         for packing in packings:
             if name.endswith(suffix + packing):
                 return path.name[: -len(suffix + packing)], suffix, packing
@@ -274,6 +293,22 @@ def _only_candidate(archive: Any, target: str | None, labels: NDArray[Any] | Non
     raise ContentError(
         f"{count} arrays are {wanted}, so the features must be named; there are {_listed(archive.files)}"
     )
+
+
+def _only_text(table: Any, text: str, target: str | None) -> Any:
+    """Return the table of one column, which must be text."""
+    from pyarrow import types
+
+    if text not in table.column_names:
+        raise ContentError(_absent("column", text, table.column_names))
+    if text == target:
+        raise ContentError(f"column {text!r} cannot be both text and target")
+    column = table[text]
+    if types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if not (types.is_string(column.type) or types.is_large_string(column.type) or types.is_string_view(column.type)):
+        raise ContentError(f"column {text!r} is of type {column.type}; accepted as text are strings")
+    return table.select([]).append_column(text, column)
 
 
 def _table_labels(table: Any, target: str, kind: TargetKind | None, place: _Place) -> NDArray[Any]:

@@ -13,6 +13,7 @@ from softhead.calibration import expected_calibration_error
 from softhead.cross_validation import SoftmaxClassifierCV
 from softhead.estimator import SoftmaxClassifier
 from softhead.tables import TableEncoder
+from softhead.text import TextEncoder
 
 _SCORED_AT_ONCE = 65_536  # rows whose probabilities are held at one time
 
@@ -85,7 +86,7 @@ def train(
     data: Dataset,
     *,
     classifier: SoftmaxClassifier | SoftmaxClassifierCV,
-    encoder: TableEncoder,
+    encoder: TableEncoder | TextEncoder,
     test_size: float,
     seed: int,
 ) -> Trained:
@@ -193,7 +194,9 @@ def known_columns(model: Pipeline) -> KnownColumns:
     kinds = {"b": "bool", "i": "int", "u": "int", "U": "string", "O": "string"}
     classifier, encoder = model[-1], model[0]
     table = isinstance(encoder, TableEncoder) and encoder.feature_shape_ is None
-    return KnownColumns(frozenset(encoder.categories_ if table else ()), kinds.get(classifier.classes_.dtype.kind))  # type: ignore[arg-type]
+    text = str(getattr(encoder, "feature_names_in_", ["text"])[0]) if isinstance(encoder, TextEncoder) else None
+    kind: Any = kinds.get(classifier.classes_.dtype.kind)
+    return KnownColumns(frozenset(encoder.categories_ if table else ()), kind, text)
 
 
 def hold_out(target: np.ndarray, *, test_size: float, seed: int) -> np.ndarray:
