@@ -188,12 +188,8 @@ def train(
     imputed and marked. With --text, the model is one of the words of that column.
     """
     from softhead.app import display, training
-<<<<<<< HEAD
-    from softhead.app.datasets import BUNDLED, load_data
-    from softhead.cross_validation import SoftmaxClassifierCV
-=======
     from softhead.app.datasets import BUNDLED, KnownColumns, load_data
->>>>>>> 0b35d39 (Train on text from the command line: TextEncoder, JSON Lines, and both in the model file)
+    from softhead.cross_validation import SoftmaxClassifierCV
     from softhead.estimator import SoftmaxClassifier
     from softhead.model_file import write_model
     from softhead.tables import TableEncoder
@@ -201,17 +197,13 @@ def train(
 
     if target is None and data not in BUNDLED and Path(data).exists():
         raise typer.BadParameter("needed for files: the column, or array, with the labels", param_hint="--target")
-<<<<<<< HEAD
     if sweep and penalty_inverse != 1.0:
         raise typer.BadParameter("not together with --sweep, which chooses it", param_hint="--C")
     if not sweep and (penalties != "10" or folds != 5):
         raise typer.BadParameter("only together with --sweep", param_hint="--Cs, --cv")
     if sweep:
         _grid(penalties)
-    dataset = load_data(data, target=target, features=features)
-=======
     dataset = load_data(data, target=target, features=features, known=KnownColumns(text=text))
->>>>>>> 0b35d39 (Train on text from the command line: TextEncoder, JSON Lines, and both in the model file)
     path = Path(f"{dataset.name}.safetensors") if out is None else out
     _refuse_unwritable(path, data)
     options: dict[str, Any] = {
