@@ -221,6 +221,11 @@ def _labels(array: np.ndarray, n_classes: int, ignore_index: int) -> np.ndarray:
 def probabilities(array: np.ndarray) -> np.ndarray:
     """Return targets that are probabilities: finite and not negative; they need not sum to 1."""
     array = array.astype(real_dtype("targets", array.dtype), copy=False)
+    if array.dtype.itemsize == 2 and array.size:
+        # On the bits, for comparisons of half types are slow: from 0 up to infinity they are ordered as the numbers.
+        infinity = np.full((), np.inf, array.dtype).view(np.uint16)
+        if array.view(np.uint16).max() < infinity:
+            return array
     if array.size and not (array.min() >= 0 and array.max() < np.inf):
         wrong = ~((array >= 0) & (array < np.inf))
         raise ValueError(

@@ -44,7 +44,7 @@ def softmax(x: np.ndarray, out: np.ndarray) -> None:
     if x.shape[1] > LONG:
         long_rows.softmax(x, out)
     else:
-        _map(_loops(x).softmax, x, out)
+        _map(loops_for(x).softmax, x, out)
 
 
 def log_softmax(x: np.ndarray, out: np.ndarray) -> None:
@@ -52,7 +52,7 @@ def log_softmax(x: np.ndarray, out: np.ndarray) -> None:
     if x.shape[1] > LONG:
         long_rows.log_softmax(x, out)
     else:
-        _map(_loops(x).log_softmax, x, out)
+        _map(loops_for(x).log_softmax, x, out)
 
 
 def logsumexp(x: np.ndarray, out: np.ndarray) -> None:
@@ -60,7 +60,7 @@ def logsumexp(x: np.ndarray, out: np.ndarray) -> None:
     if x.shape[1] > LONG:
         long_rows.logsumexp(x, out)
     else:
-        _map(_loops(x).logsumexp, x, out)
+        _map(loops_for(x).logsumexp, x, out)
 
 
 def cross_entropy(logits: np.ndarray, labels: np.ndarray, weight: np.ndarray, losses: np.ndarray) -> None:
@@ -68,7 +68,7 @@ def cross_entropy(logits: np.ndarray, labels: np.ndarray, weight: np.ndarray, lo
     if logits.shape[1] > LONG:
         long_rows.cross_entropy(logits, labels, weight, losses)
         return
-    loop = _loops(logits).cross_entropy
+    loop = loops_for(logits).cross_entropy
 
     def run(rows: slice) -> None:
         loop(np.ascontiguousarray(logits[rows]), labels[rows], weight, losses[rows])
@@ -88,7 +88,7 @@ def cross_entropy_gradient(
     if logits.shape[1] > LONG:
         long_rows.cross_entropy_gradient(logits, labels, weight, denominator, losses, out)
         return
-    loop = _loops(logits).cross_entropy_gradient
+    loop = loops_for(logits).cross_entropy_gradient
 
     def run(rows: slice) -> None:
         target = _contiguous(out[rows])
@@ -99,7 +99,7 @@ def cross_entropy_gradient(
     over_rows(run, logits)
 
 
-def _loops(x: np.ndarray) -> ModuleType:
+def loops_for(x: np.ndarray) -> ModuleType:
     """Return the module of the loops for rows of this length."""
     return narrow if x.shape[1] <= _FEW else loops
 

@@ -11,7 +11,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from softhead.kernels.elementary import inlined, larger
+from softhead.kernels.elementary import borrowing, larger
 
 FLOAT16, BFLOAT16, FLOAT32, FLOAT64 = range(4)
 CODES = {"float16": FLOAT16, "bfloat16": BFLOAT16, "float32": FLOAT32, "float64": FLOAT64}
@@ -71,7 +71,7 @@ _read_single, _write_single = _number(types.float32)
 _read_double, _write_double = _number(types.float64)
 
 
-@inlined
+@borrowing
 def _layout(code: Any) -> Any:
     """Return how a half type lies in a float64.
 
@@ -83,7 +83,7 @@ def _layout(code: Any) -> Any:
     return np.uint64(42), np.uint64((1023 - 15) << 52), np.uint64(0x7C00), 2.0**-14, 2.0**-24
 
 
-@inlined
+@borrowing
 def load(source: Any, start: Any, size: Any, code: Any, n: Any, rows: Any, maxima: Any) -> Any:
     """Widen rows of n numbers of an array of bytes, from row start on, and take their maxima: NaN if a number is."""
     if code == FLOAT64:
@@ -106,7 +106,7 @@ def load(source: Any, start: Any, size: Any, code: Any, n: Any, rows: Any, maxim
         _load_halves(source, start, size, code, n, rows, maxima)
 
 
-@inlined
+@borrowing
 def _load_halves(source: Any, start: Any, size: Any, code: Any, n: Any, rows: Any, maxima: Any) -> Any:
     """Do as `load` does for float16 or bfloat16: exponents are moved, a subnormal number is a multiple of the unit."""
     dropped, rebias, infinity, _, unit = _layout(code)
@@ -126,7 +126,7 @@ def _load_halves(source: Any, start: Any, size: Any, code: Any, n: Any, rows: An
         maxima[k] = m
 
 
-@inlined
+@borrowing
 def store(row: Any, target: Any, i: Any, code: Any, n: Any) -> Any:
     """Write n numbers of a row of float64 as row i of the bytes of an array, rounded once."""
     first = i * n

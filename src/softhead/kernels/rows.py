@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from softhead.kernels import compiled, primitives, wide_long, wide_maps, wide_products
+from softhead.kernels import compiled, halves, primitives, wide_long, wide_maps, wide_products
 from softhead.kernels.long_rows import LONG
 from softhead.kernels.wide_rows import run
 
@@ -22,6 +22,9 @@ def softmax(x: np.ndarray, temperature: float, out: np.ndarray) -> None:
     if compiled.takes(x, out, temperature):
         compiled.softmax(x, out)
         return
+    if temperature == 1.0 and halves.takes(x, out):
+        halves.softmax(x, out)
+        return
     if x.shape[1] > LONG:
         wide_long.softmax(x, temperature, out)
         return
@@ -32,6 +35,9 @@ def log_softmax(x: np.ndarray, temperature: float, out: np.ndarray) -> None:
     """Write the logarithm of the softmax of every row of x / temperature."""
     if compiled.takes(x, out, temperature):
         compiled.log_softmax(x, out)
+        return
+    if temperature == 1.0 and halves.takes(x, out):
+        halves.log_softmax(x, out)
         return
     if x.shape[1] > LONG:
         wide_long.log_softmax(x, temperature, out)

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from softhead.kernels.elementary import add, add_pair, exp, fma, inlined, log1p, reach
+from softhead.kernels.elementary import add, add_pair, borrowing, exp, fma, inlined, log1p, reach
 from softhead.kernels.formats import FLOAT64, load
 
 _LANES = 32
@@ -98,7 +98,7 @@ def exponentiate(size: Any, code: Any, scale: Any, buffers: Any) -> Any:
         state[2, k], state[3, k] = hi, lo
 
 
-@inlined
+@borrowing
 def _exponentiate(x: Any, m: Any, factor: Any, e: Any) -> Any:
     """Write e and return its sum."""
     hi, least = 0.0, -reach(m)
@@ -110,7 +110,7 @@ def _exponentiate(x: Any, m: Any, factor: Any, e: Any) -> Any:
     return hi
 
 
-@inlined
+@borrowing
 def _exponentiate_exactly(x: Any, m: Any, inverse: Any, inverse_low: Any, power: Any, e: Any, low: Any) -> Any:
     """Write e and return its sum as a pair."""
     hi, lo, least = 0.0, 0.0, -reach(m)
@@ -148,7 +148,7 @@ def take_rest(size: Any, code: Any, buffers: Any) -> Any:
         state[5, k] = log1p(state[4, k] / TOP)
 
 
-@inlined
+@borrowing
 def probabilities(e: Any, hi: Any, lo: Any) -> Any:
     """Overwrite e by the softmax: only the last operation rounds."""
     factor = 1.0 / hi
@@ -157,7 +157,7 @@ def probabilities(e: Any, hi: Any, lo: Any) -> Any:
         e[j] = fma(e[j], factor, e[j] * factor_low)
 
 
-@inlined
+@borrowing
 def total(values: Any, without: Any, exact: Any) -> Any:
     """Return the sum of what in a row does not equal a number, as a pair whose low part is zero unless exact."""
     hi = lo = 0.0
@@ -172,7 +172,7 @@ def total(values: Any, without: Any, exact: Any) -> Any:
     return hi, lo if hi - hi == 0.0 else 0.0  # an infinite sum has no error
 
 
-@inlined
+@borrowing
 def _total_block(values: Any, first: Any, n: Any, without: Any) -> Any:
     """Return `total` of a block.
 

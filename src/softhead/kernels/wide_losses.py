@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from softhead.kernels.elementary import exp, fma, inlined, row_loop
+from softhead.kernels.elementary import borrowing, exp, fma, inlined, row_loop
 from softhead.kernels.formats import FLOAT64, load, store
 from softhead.kernels.wide import TOP, buffer, exponentiate, probabilities, reciprocal, shift, take_rest, tile, total
 
@@ -46,7 +46,7 @@ def _load_aims(q: Any, q_code: Any, start: Any, size: Any, weight: Any, smoothin
         masses[k] = mass + mass_low
 
 
-@inlined
+@borrowing
 def _distance(logits: Any, m: Any, aims: Any, code: Any, terms: Any) -> Any:
     """Return the sum of aims * (m - x) of a row, where an aim of zero counts nothing."""
     for j in range(len(terms)):
@@ -93,7 +93,7 @@ def _scaled(lifted: Any, factor: Any, mantissa: Any, exponent: Any) -> Any:
     return math.ldexp(lifted * fraction * mantissa, power + exponent - 512)
 
 
-@inlined
+@borrowing
 def _write_gradient(hi: Any, lo: Any, pulled: Any, aims: Any, mantissa: Any, exponent: Any, e: Any) -> Any:
     """Overwrite e by (pulled * p - aims) * mantissa * 2**exponent."""
     if (1.0 / _ORDINARY < abs(pulled) < _ORDINARY or pulled == 0.0) and abs(exponent) < 200:
@@ -109,7 +109,7 @@ def _write_gradient(hi: Any, lo: Any, pulled: Any, aims: Any, mantissa: Any, exp
         e[j] = _scaled(share, pulled, mantissa, exponent) - math.ldexp(aims[j] * mantissa, exponent)
 
 
-@inlined
+@borrowing
 def _first_largest(e: Any) -> Any:
     """Return the position of the first of the largest e."""
     n = len(e)
