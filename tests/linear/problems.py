@@ -53,7 +53,11 @@ def newton_optimum(problem):
     value = definition(problem, coef)
     for _ in range(200):
         gradient, hessian = derivatives(problem, coef)
-        direction = -np.linalg.lstsq(hessian, gradient.ravel(), rcond=1e-14)[0].reshape(coef.shape)
+        # With 1s on the diagonal, or columns in small units would count as none.
+        scale = 1.0 / np.sqrt(np.maximum(np.diag(hessian), 1e-300))
+        scaled = hessian * scale * scale[:, None]
+        direction = -scale * np.linalg.lstsq(scaled, scale * gradient.ravel(), rcond=1e-14)[0]
+        direction = direction.reshape(coef.shape)
         step = 1.0
         while step > 1e-12 and definition(problem, coef + step * direction) > value + 1e-4 * step * np.vdot(
             gradient, direction
