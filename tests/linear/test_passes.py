@@ -59,7 +59,7 @@ def test_results_do_not_depend_on_the_number_of_threads():
     for n in (1, 2, 8):
         with num_threads(n):
             objective = LinearSoftmaxObjective(**given)
-            assert objective._dense._n_stripes > 4
+            assert objective._compiled._n_stripes > 4
             results.append((*objective.loss_gradient(coef), *objective.intercept_system(coef)))
     for other in results[1:]:
         for a, b in zip(results[0], other, strict=True):

@@ -49,10 +49,9 @@ class DensePasses:
         self._tile_rows = min(max(fitting, _LEAST_ROWS), _MOST_ROWS)
         self._in_place = self.X.flags.c_contiguous
         n_tiles = -(-n_rows // self._tile_rows)
-        row_work = (n_features + 32) * self._width
-        most = (_MOST_STRIPES, n_tiles // _STRIPE_TILES, n_rows * row_work // _STRIPE_WORK)
+        self._row_work = (n_features + 32) * self._width
+        most = (_MOST_STRIPES, n_tiles // _STRIPE_TILES, n_rows * self._row_work // _STRIPE_WORK)
         self._n_stripes = max(1, min(most))
-        self._call_rows = max(1, _CALL_WORK // (row_work * self._tile_rows)) * self._tile_rows
 
     def loss_gradient(
         self, coef: np.ndarray, intercepts: np.ndarray, targets: np.ndarray, shares: np.ndarray
@@ -100,7 +99,7 @@ class DensePasses:
             start += -start % stride
             gram_pass(self.X, start, stop, stride, curved, *parameters, shares, self._n_classes, gram, tile, z)
 
-        (gram,) = self._sum(run, (width, width), most=_MOST_GRAMS)
+        (gram,) = self._sum(run, (width, width), most=_MOST_GRAMS, row_work=self._row_work + width**2 // 2)
         upper = np.triu(gram[: n_features + 1, : n_features + 1])
         return upper + np.triu(upper, 1).T
 
@@ -113,11 +112,13 @@ class DensePasses:
         return columns, last
 
     def _sum(
-        self, run: Callable[..., None], *shapes: tuple[int, ...], most: int = _MOST_STRIPES
+        self, run: Callable[..., None], *shapes: tuple[int, ...], most: int = _MOST_STRIPES, row_work: int = 0
     ) -> tuple[np.ndarray, ...]:
         """Call run(start, stop, *totals, space) for all rows; return the totals, float64 arrays of these shapes."""
         n_stripes = max(1, min(self._n_stripes, most, TOTALS_BYTES // (8 * sum(map(math.prod, shapes)))))
         stripe_rows = _rounded_up(-(-len(self.X) // n_stripes), self._tile_rows)
+        call_tiles = max(1, _CALL_WORK // ((row_work or self._row_work) * self._tile_rows))
+        call_rows = call_tiles * self._tile_rows
         totals = [np.zeros((n_stripes, *shape)) for shape in shapes]
         spaces: list[tuple[np.ndarray, np.ndarray]] = []
         stopped = False
@@ -127,10 +128,10 @@ class DensePasses:
             space = spaces.pop() if spaces else self._space()
             try:
                 end = min((k + 1) * stripe_rows, len(self.X))
-                for start in range(k * stripe_rows, end, self._call_rows):
+                for start in range(k * stripe_rows, end, call_rows):
                     if stopped:
                         return
-                    run(start, min(start + self._call_rows, end), *(total[k] for total in totals), space)
+                    run(start, min(start + call_rows, end), *(total[k] for total in totals), space)
             except BaseException:
                 stopped = True
                 raise
