@@ -27,7 +27,7 @@ from pathlib import Path
 
 import numpy as np
 import sklearn
-from contestants import Fit, objective, ours, peers, timed
+from contestants import Fit, objective, ours, peers, timed, warm_up
 from data_sets import DATA_SETS, problems
 from threadpoolctl import threadpool_info
 
@@ -210,6 +210,7 @@ def main():
     print("|---" * len(columns) + "|")
     ratios = {}
     for name, X, y, penalties in problems(options.data, options.only):
+        warm_up(ours, X, y)  # the processes of all fits inherit the compiled loops, and need not load them each
         for C in penalties:
             kind = "sparse" if hasattr(X, "indptr") else "dense"
             ratios.setdefault(kind, []).append(line(name, X, y, C, options))
