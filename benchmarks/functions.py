@@ -12,6 +12,7 @@ taskset -c 1. PyTorch and SciPy are left out where they are not installed.
 """
 
 import argparse
+import functools
 import importlib.util
 import os
 import platform
@@ -38,6 +39,7 @@ class Function(NamedTuple):
     torch: Callable[..., Any]
     scipy: Callable[..., Any] | None = None
     writes: bool = False  # takes out=
+    terms: Callable[..., Any] | None = None  # of what the result is the sum: the bound is in units of theirs
 
 
 def _one_hot(x, y):
@@ -50,6 +52,42 @@ def _torch_value_and_grad(torch, x, y):
     x.grad = None
     torch.nn.functional.cross_entropy(x.requires_grad_(), y, reduction="sum").backward()
     return x.grad
+
+
+@functools.lru_cache(1)
+def _probabilities(n, c, dtype):
+    """Return targets that are probabilities, always the same."""
+    return np.random.default_rng(1).dirichlet(np.ones(c), n).astype(dtype)
+
+
+def _with_options(name, temperature=1.0, smoothing=0.0, soft=False):
+    """Return the line of a value and gradient with options, beside PyTorch's forward and backward."""
+
+    def wanted(x, y):
+        return reference.smooth(_probabilities(*x.shape, x.dtype.name) if soft else _one_hot(x, y), smoothing)
+
+    def by_torch(torch, x, y):
+        x.grad = None
+        logits = x.requires_grad_() if temperature == 1.0 else x.requires_grad_() / temperature
+        targets = torch.from_numpy(_probabilities(*x.shape, str(x.dtype).removeprefix("torch."))) if soft else y
+        loss = torch.nn.functional.cross_entropy(logits, targets, reduction="sum", label_smoothing=smoothing)
+        loss.backward()
+        return x.grad
+
+    return Function(
+        f"cross_entropy_value_and_grad, {name}",
+        lambda x, y: softhead.cross_entropy_value_and_grad(
+            x,
+            _probabilities(*x.shape, x.dtype.name) if soft else y,
+            temperature=temperature,
+            label_smoothing=smoothing,
+            reduction="sum",
+        )[1],
+        lambda x, y: reference.cross_entropy_gradient(x, wanted(x, y), temperature),
+        {"float32": 4, "float64": 8},
+        by_torch,
+        terms=lambda x, y: (reference.softmax(x, temperature) + wanted(x, y)) / temperature,
+    )
 
 
 FUNCTIONS = [
@@ -93,6 +131,17 @@ FUNCTIONS = [
         {"float32": 4, "float64": 8},
         _torch_value_and_grad,
     ),
+    Function(
+        "softmax, temperature",
+        lambda x, y, **out: softhead.softmax(x, temperature=0.7, **out),
+        lambda x, y: reference.softmax(x, 0.7),
+        {"float32": 2, "float64": 2},
+        lambda torch, x, y, **out: torch.softmax(x.detach() / 0.7, -1, **out),
+        writes=True,
+    ),
+    _with_options("temperature", temperature=0.7),
+    _with_options("label smoothing", smoothing=0.1),
+    _with_options("probabilities", soft=True),
 ]
 
 
