@@ -190,9 +190,21 @@ def loss_rows(
 
 @row_loop
 def root_probability_rows(
-    indptr: Any, indices: Any, values: Any, first: Any, weights: Any, intercepts: Any, shares: Any, z: Any, sums: Any
+    indptr: Any,
+    indices: Any,
+    values: Any,
+    first: Any,
+    weights: Any,
+    intercepts: Any,
+    shares: Any,
+    z: Any,
+    sums: Any,
+    second: Any,
 ) -> Any:
-    """Write sqrt(share) p of the rows from `first` on into z, and add share * p to `sums`."""
+    """Write sqrt(share) p of the rows from `first` on into z, add share * p to `sums`, and z^T z to `second`.
+
+    `second` may have no rows, where many classes make that a product for BLAS.
+    """
     _logits(indptr, indices, values, first, weights, intercepts, z)
     nothing = np.zeros(z.shape[1])
     for i in range(len(z)):
@@ -200,6 +212,10 @@ def root_probability_rows(
         probabilities(z, i, root, nothing)
         for c in range(z.shape[1]):
             sums[c] += root * np.float64(z[i, c])
+        for c in range(len(second)):
+            factor = np.float64(z[i, c])
+            for d in range(z.shape[1]):
+                second[c, d] += factor * np.float64(z[i, d])
 
 
 @row_loop

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from softhead.linear import lbfgs
+from softhead.linear.certificate import polish_intercepts
 from softhead.linear.dual_ascent import DualAscent, suited
 from softhead.linear.objective import LinearSoftmaxObjective
 from softhead.linear.preconditioner import Metric, preconditioner
@@ -78,6 +79,10 @@ class _Run:
                     self.callback(self.history[-1], ascent.coef())
                 if gap <= worth * self.tol * max(loss, lbfgs.NEGLIGIBLE_LOSS):
                     self.coef = self.objective.representable(ascent.coef())
+                    if self.objective.fit_intercept and self.objective.n_classes <= lbfgs.MAX_INTERCEPT_CLASSES:
+                        # Half passes in the stage's dtype, which spare the certificate one in float64 and more.
+                        polished = polish_intercepts(stage, self.coef, target=0.01 * self.tol * loss)
+                        self.coef = self.objective.representable(polished)
                     solution = self.finish(0, preconditioner)
                     if solution.status == "converged":
                         return solution

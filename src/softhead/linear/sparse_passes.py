@@ -10,6 +10,7 @@ from softhead.kernels.threads import in_parallel
 from softhead.kernels.vectors import lanes
 
 _TASK_ROWS = 256  # whose logits and residuals are one task of a thread
+_COMPILED_WIDTH = 128  # classes, up to which P^T A P is summed in the loop over rows
 _BLOCK_BYTES = 2**25  # of residuals, which lie between the product for logits and that for the gradient
 
 
@@ -68,15 +69,18 @@ class SparsePasses:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return sum_i a_i p_i, and P^T A P over every `stride`-th row."""
         parameters = self._padded(coef, intercepts)
+        # Between compiled passes BLAS wakes its threads anew: 0.2 s for a product that takes 2 ms.
+        compiled = self._width <= _COMPILED_WIDTH and stride == 1
         second, sums = np.zeros((self._width, self._width)), np.zeros(self._width)
 
-        def run(first: int, z: np.ndarray, sums: np.ndarray) -> None:
-            root_probability_rows(*self._entries, first, *parameters, shares, z, sums)
+        def run(first: int, z: np.ndarray, sums: np.ndarray, second: np.ndarray) -> None:
+            root_probability_rows(*self._entries, first, *parameters, shares, z, sums, second)
 
         for first, z in self._blocks():
-            self._over_rows(run, first, z, sums)
-            sample = z[-first % stride :: stride]
-            second += sample.T @ sample
+            self._over_rows(run, first, z, sums, second[: self._width if compiled else 0])
+            if not compiled:
+                sample = z[-first % stride :: stride]
+                second += sample.T @ sample
         return sums[: self._n_classes], second[: self._n_classes, : self._n_classes]
 
     def _total(self) -> np.ndarray:
