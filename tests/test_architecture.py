@@ -37,7 +37,7 @@ LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 # What each layer may import from outside, beside the standard library and NumPy.
 LIBRARIES = {
     "kernels": {"llvmlite", "numba"},
-    "linear": {"scipy"},
+    "linear": {"scipy", "threadpoolctl"},
     "_series": {"narwhals", "sklearn"},
     "_columns": {"sklearn"},
     "tables": {"narwhals", "scipy", "sklearn"},

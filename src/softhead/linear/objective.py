@@ -80,6 +80,11 @@ class LinearSoftmaxObjective:
         wide: LinearSoftmaxObjective = self._of_data["wide"]
         return wide.with_l2(self.l2)
 
+    @property
+    def compiled(self) -> bool:
+        """Whether passes are taken by compiled loops, on threads of their own, and not by BLAS."""
+        return self._compiled is not None
+
     def with_l2(self, l2: float) -> "LinearSoftmaxObjective":
         """Return the objective of the same data under another penalty; its passes are counted anew."""
         other = copy.copy(self)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from softhead.kernels.algebra import dot
+from softhead.linear import blas
 from softhead.linear.certificate import intercept_step
 from softhead.linear.lbfgs import MAX_INTERCEPT_CLASSES, quasi_newton
 from softhead.linear.objective import LinearSoftmaxObjective
@@ -53,7 +54,8 @@ def solve_path(
         base = np.zeros(objective.shape) if reference is None else reference[index]
         start = base + track.predict(l2)
         if unbalanced:
-            start[:, -1] += intercept_step(current, start)[1]
+            with blas.one_thread():
+                start[:, -1] += intercept_step(current, start)[1]
         # Where one point or two are enough, float32 would only be asked before float64 must be in any case.
         solution = solve(
             current,

@@ -1,11 +1,12 @@
 """The solver for an objective: dual ascent where it fits the data, and L-BFGS for all else and for the rest."""
 
 from collections.abc import Iterable
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
 
-from softhead.linear import lbfgs
+from softhead.linear import blas, lbfgs
 from softhead.linear.certificate import polish_intercepts
 from softhead.linear.dual_ascent import DualAscent, suited
 from softhead.linear.objective import LinearSoftmaxObjective
@@ -32,10 +33,24 @@ def solve(
 
     A sweep of dual ascent counts as an iteration and as a pass. What it cannot certify, L-BFGS continues.
     """
-    if not suited(objective):
+    with blas.one_thread() if objective.compiled else nullcontext():
+        if suited(objective):
+            return _ascend(objective, coef, tol, max_iter, callback, metric, wide)
         return lbfgs.solve(
             objective, coef, tol=tol, max_iter=max_iter, callback=callback, pairs=pairs, metric=metric, wide=wide
         )
+
+
+def _ascend(
+    objective: LinearSoftmaxObjective,
+    coef: np.ndarray,
+    tol: float,
+    max_iter: int,
+    callback: Callback | None,
+    metric: Metric,
+    wide: bool,
+) -> Solution:
+    """Minimise `objective` by dual ascent, and what that leaves by L-BFGS."""
     run = _Run(objective, coef, tol, callback)
     try:
         stages = [objective] if objective.dtype == np.float64 else [objective, objective.wide()]
