@@ -33,6 +33,13 @@ def test_a_run_holds_blas_to_one_thread_and_gives_it_back():
     assert threads() == {2}
 
 
+def test_large_products_have_all_threads_in_between():
+    with blas.one_thread():
+        with blas.all_threads():
+            assert threads() == set(blas._at_first().values())
+        assert threads() == {1}
+
+
 def test_it_is_given_back_after_an_exception():
     with pytest.raises(KeyboardInterrupt), blas.one_thread():
         raise KeyboardInterrupt

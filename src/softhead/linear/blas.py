@@ -14,10 +14,22 @@ def one_thread() -> AbstractContextManager[Any]:
     with two of them, fits of 15,000 x 384 with 150 classes took 1.2 to 1.6 times as long as with one. The setting is
     the process's own; of Python threads that overlap, the first decides.
     """
+    _at_first()
     return _controller().limit(limits=1, user_api="blas")
+
+
+def all_threads() -> AbstractContextManager[Any]:
+    """Let BLAS use the threads that it had at first, inside a ``with`` block: for products that outweigh a pass."""
+    return _controller().limit(limits=_at_first())
 
 
 @cache
 def _controller() -> ThreadpoolController:
     """Return what sets the threads of the libraries loaded by now; to look for them takes a millisecond."""
     return ThreadpoolController()
+
+
+@cache
+def _at_first() -> dict[str, int]:
+    """Return the number of threads of every BLAS library when the first run began."""
+    return {info["filepath"]: info["num_threads"] for info in _controller().select(user_api="blas").info()}

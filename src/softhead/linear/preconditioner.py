@@ -22,6 +22,7 @@ import numpy as np
 
 from softhead.kernels.algebra import Factor
 from softhead.kernels.residuals import probabilities
+from softhead.linear import blas
 from softhead.linear.objective import LinearSoftmaxObjective
 
 _HESSIAN_ROWS = 8000
@@ -88,6 +89,10 @@ class Hessian:
     """The Hessian itself, class coupling and all, of rows at a fixed stride."""
 
     def __init__(self, objective: LinearSoftmaxObjective, coef: np.ndarray) -> None:
+        with blas.all_threads():
+            self._sum(objective, coef)
+
+    def _sum(self, objective: LinearSoftmaxObjective, coef: np.ndarray) -> None:
         classes, columns = coef.shape
         coupled = np.zeros((coef.size, coef.size))
         blocks = np.zeros((classes, columns, columns))
