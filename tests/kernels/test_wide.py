@@ -254,3 +254,13 @@ def test_weights_and_temperatures_of_any_size(weight, temperature, denominator, 
     with np.errstate(over="ignore"):
         exact = reference.cross_entropy(x, wanted, temperature, 0.0, weights).astype(float)
     np.testing.assert_allclose(losses, exact)
+
+
+@pytest.mark.parametrize("temperature", [1.5, 21288.0, 1e300])
+def test_a_temperature_brings_the_widest_gap_back_into_range(temperature):
+    gap = np.finfo(np.float64).max
+    x, expected = np.array([[1.0, -gap]]), gap / temperature + softhead.logsumexp([0.0, -gap / temperature])
+    unit = 8 * np.spacing(expected)
+    assert abs(softhead.log_softmax(x, temperature=temperature)[0, 1] + expected) <= unit
+    assert abs(softhead.cross_entropy(x, [1], temperature=temperature) - expected) <= unit
+    assert abs(softhead.kl_divergence(x, [[0.0, 1.0]], temperature=temperature) - expected) <= unit

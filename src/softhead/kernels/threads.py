@@ -9,7 +9,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Executor, Future, wait
 from contextlib import contextmanager
 from contextvars import ContextVar
 from threading import Lock
@@ -22,7 +22,7 @@ _CHUNK = 2**18  # elements: about 0.1 ms of work, which hides what a chunk costs
 SMALL = 2**16  # elements: below it, starting a thread takes longer than the work
 
 _requested: ContextVar[int | None] = ContextVar("num_threads", default=None)
-_pool: ThreadPoolExecutor | None = None
+_pool: Executor | None = None
 _pool_size = 0
 _lock = Lock()
 
@@ -83,6 +83,7 @@ def in_parallel(run: Callable[[int], None], n_tasks: int) -> None:
     n_helpers = max(0, min(_available(), n_tasks) - 1)
     tasks = deque(range(n_tasks))  # threads draw from it; a draw is atomic
     at_work = [False] * n_helpers
+    failures: list[BaseException] = []
 
     def draw() -> None:
         while tasks:
@@ -96,9 +97,9 @@ def in_parallel(run: Callable[[int], None], n_tasks: int) -> None:
         at_work[k] = True  # first of all: who sees no thread at work has left none a task
         try:
             draw()
-        except BaseException:
+        except BaseException as failure:
             tasks.clear()
-            raise
+            failures.append(failure)
         finally:
             at_work[k] = False
 
@@ -110,9 +111,8 @@ def in_parallel(run: Callable[[int], None], n_tasks: int) -> None:
     finally:  # also after Ctrl-C: no thread may write to an array that its owner has taken back
         tasks.clear()
         _wait_until(lambda: not any(at_work))
-    for helper in helpers:
-        if not helper.cancelled():
-            helper.result()
+    if failures:
+        raise failures[0]
 
 
 def _wait_until(condition: Callable[[], bool]) -> None:
@@ -140,17 +140,26 @@ def _available() -> int:
 
 
 def _start(work: Callable[[int], None], n: int, started: list[Future[None]]) -> None:
-    """Run work(0), ..., work(n - 1) in the pool, which grows as needed; add what is started to the list."""
+    """Run work(0), ..., work(n - 1) in the pool, which grows as needed; add what is started to the list.
+
+    Where no thread can be had, fewer are started or none: the calling thread is left with the tasks. So it is once the
+    main thread has ended, for other threads and for what runs at exit, and where the system grants no more.
+    """
     global _pool, _pool_size
     if n == 0:
         return
     with _lock:
-        if _pool is None or _pool_size < n:
-            if _pool is not None:
-                _pool.shutdown(wait=False)  # what others have submitted is still done
-            _pool, _pool_size = ThreadPoolExecutor(n, thread_name_prefix="softhead"), n
-        for k in range(n):
-            started.append(_pool.submit(work, k))
+        try:
+            if _pool is None or _pool_size < n:
+                from concurrent.futures import ThreadPoolExecutor  # at exit, not even this can be imported
+
+                if _pool is not None:
+                    _pool.shutdown(wait=False)  # what others have submitted is still done
+                _pool, _pool_size = ThreadPoolExecutor(n, thread_name_prefix="softhead"), n
+            for k in range(n):
+                started.append(_pool.submit(work, k))
+        except RuntimeError:
+            return
 
 
 def _forget() -> None:

@@ -60,8 +60,12 @@ def tile(n: Any) -> Any:
 
 @inlined
 def reciprocal(temperature: Any) -> Any:
-    """Return 1 / temperature as a pair and a power of two to be applied last: whatever the temperature, all normal."""
+    """Return 1 / temperature as a pair and a power of two to be applied last: whatever the temperature, all finite.
+
+    The pair is at most 1, so that a difference that is divided by a large temperature does not overflow on the way.
+    """
     mantissa, exponent = math.frexp(temperature)
+    mantissa, exponent = 2.0 * mantissa, exponent - 1
     if exponent < -900:
         mantissa, exponent = mantissa * 2.0**-100, exponent + 100
     inverse = 1.0 / mantissa
