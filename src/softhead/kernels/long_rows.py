@@ -259,7 +259,7 @@ def over_blocks(run: Callable[[int, int, Place], None], x: np.ndarray, rows: np.
     count = n_blocks(x)
 
     def task(k: int) -> None:
-        i, b = divmod(k, count)
+        b, i = divmod(k, len(rows))  # neighbouring rows of a transposed array share cache lines
         run(i, b, (slice(rows[i], rows[i] + 1), slice(b * _LENGTH, (b + 1) * _LENGTH)))
 
     in_parallel(task, len(rows) * count)
