@@ -157,3 +157,17 @@ def test_errors(rng):
         softhead.kl_divergence(x, np.ones((3, 4)), reduction="batchmean")
     with pytest.raises(TypeError, match="logits has dtype object"):
         softhead.entropy(x.astype(object))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_targets_that_sum_to_less_may_have_a_negative_divergence(dtype):
+    targets = np.array([[0.99]], dtype)
+    expected = float(targets[0, 0]) * np.log(float(targets[0, 0]))
+    assert softhead.kl_divergence(np.zeros((1, 1)), targets) == pytest.approx(expected, rel=1e-14)
+
+
+@pytest.mark.parametrize("function", [softhead.kl_divergence, softhead.cross_entropy])
+@pytest.mark.parametrize("dtype", ["float16", ml_dtypes.bfloat16, "float32"])
+def test_targets_that_are_nan_are_named(function, dtype):
+    with pytest.raises(ValueError, match=r"^targets\[0, 1\] is nan; probabilities must be finite and not negative$"):
+        function(np.zeros((1, 2)), np.array([[1.0, np.nan]], dtype))

@@ -289,3 +289,23 @@ def test_any_array_agrees_with_the_definitions(case, temperature, data):
     np.testing.assert_allclose(ours.astype(float)[finite], expected[1].astype(float)[finite], rtol=u, atol=u / 10)
     ours = softhead.logsumexp(x, axis=axis, where=mask)
     np.testing.assert_allclose(ours.astype(float), lse.reshape(ours.shape).astype(float), rtol=u, atol=u * 300)
+
+
+@pytest.mark.parametrize("norm", ["l1", "l2", "max"])
+def test_normalize_keeps_the_digits_of_subnormal_shares(norm):
+    shares = np.array([1.0, 5 * 2.0**-1074, -3 * 2.0**-1074])
+    for power in (0, 1000, 2**10 - 1):
+        assert softhead.normalize(np.ldexp(shares, power), norm=norm).tolist() == shares.tolist()
+
+
+def test_errors_name_the_argument():
+    with pytest.raises(TypeError, match=r"^axis=1.0; it must be an integer, a tuple of integers or None$"):
+        softhead.softmax(np.ones((2, 2)), axis=1.0)
+    with pytest.raises(TypeError, match=r"^axis=None; it must be an integer: the classes lie along one axis$"):
+        softhead.cross_entropy(np.ones((2, 2)), [0, 1], axis=None)
+    with pytest.raises(ValueError, match=r"^temperature=array\(\[1., 2.\]\); it must be one number within float64$"):
+        softhead.softmax(np.ones(2), temperature=np.ones(2) * [1, 2])
+    with pytest.raises(ValueError, match=r"^temperature=1000.*; it must be one number within float64$"):
+        softhead.softmax(np.ones(2), temperature=10**400)
+    with pytest.raises(ValueError, match=r"^norm=\['l1'\]; it must be one of 'l1', 'l2', 'max', 'zscore'$"):
+        softhead.normalize(np.ones(2), norm=["l1"])

@@ -270,3 +270,23 @@ class TestErrors:
             function(x.astype(complex), linear_weight, y)
         with pytest.raises(TypeError, match="linear_weight has dtype object"):
             function(x, linear_weight.astype(object), y)
+
+
+def test_hessian_does_not_read_the_tangent_of_an_ignored_row():
+    rng = np.random.default_rng(0)
+    x, weight, labels = rng.standard_normal((3, 4)), rng.standard_normal((5, 4)), [1, -100, 4]
+    moves = rng.standard_normal((3, 4))
+    spoilt = np.where([[False], [True], [False]], np.nan, moves)
+    answers = [
+        softhead.linear_cross_entropy_hvp(x, weight, labels, softhead.LinearGradients(t, weight, None))
+        for t in (moves, spoilt)
+    ]
+    assert np.array_equal(answers[0].linear_weight, answers[1].linear_weight)
+    assert np.array_equal(answers[0].x, answers[1].x)
+
+
+def test_arguments_that_do_not_go_together_are_named():
+    with pytest.raises(TypeError, match=r"^tangent is a tuple; it must be a LinearGradients$"):
+        softhead.linear_cross_entropy_hvp(np.ones((1, 2)), np.ones((3, 2)), [0], (None, np.ones((3, 2)), None))
+    with pytest.raises(TypeError, match=r"^x has dtype float16, linear_weight bfloat16 and .*; NumPy has no dtype for"):
+        softhead.linear_cross_entropy(np.ones((1, 2), np.float16), np.ones((3, 2), ml_dtypes.bfloat16), [0])

@@ -135,3 +135,30 @@ def test_arrays_of_other_libraries_are_refused():
     for name, arguments in [("x", (Foreign(), np.ones((2, 2)))), ("linear_weight", (np.ones((1, 2)), Foreign()))]:
         with pytest.raises(TypeError, match=rf"^{name} is a \S*Foreign; linear_cross_entropy_hvp takes NumPy arrays"):
             softhead.linear_cross_entropy_hvp(*arguments, [1], tangent)
+
+
+@pytest.mark.parametrize("logits", [[-np.inf, -np.inf], [np.inf, 0.0], [np.nan, 0.0]])
+def test_a_hard_sample_of_no_distribution_is_nan_as_the_soft_one(logits):
+    for hard in (False, True):
+        sample = softhead.gumbel_softmax([logits, [0.0, -np.inf]], hard=hard, rng=0)
+        assert np.isnan(sample[0]).all()
+        assert sample[1].tolist() == [1.0, 0.0]
+
+
+@pytest.mark.parametrize("value", [None, "1", 1j, np.ones(3)])
+def test_arsm_wants_numbers(value):
+    with pytest.raises(TypeError, match=rf"^f returned a {type(value).__name__}; it must return a real number$"):
+        softhead.arsm_gradient(lambda z: value, np.zeros(3), rng=0)
+    with pytest.raises(ValueError, match=r"^logits has shape \(2, 0\); there must be a class to choose$"):
+        softhead.arsm_gradient(lambda z: 0.0, np.zeros((2, 0)))
+
+
+def test_arsm_lets_f_change_its_argument():
+    def spoil(z):
+        value = float((z == 2).sum())
+        z[...] = -7
+        return value
+
+    logits = np.random.default_rng(0).standard_normal((4, 3))
+    expected = softhead.arsm_gradient(lambda z: (z == 2).sum(), logits, rng=1)
+    assert softhead.arsm_gradient(spoil, logits, rng=1).tolist() == expected.tolist()

@@ -53,7 +53,10 @@ def reduced_axes(axis: int | tuple[int, ...] | None, ndim: int) -> tuple[int, ..
     if axis is None:
         return tuple(range(ndim))
     given = axis if isinstance(axis, tuple) else (axis,)
-    positions = [operator.index(one) for one in given]
+    try:
+        positions = [operator.index(one) for one in given]
+    except TypeError:
+        raise TypeError(f"axis={axis!r}; it must be an integer, a tuple of integers or None") from None
     available = max(ndim, 1)
     for position in positions:
         if not -available <= position < available:
@@ -68,7 +71,10 @@ def class_axis(name: str, array: np.ndarray, axis: int) -> int:
     """Return the one axis of the classes, counted from 0."""
     if array.ndim == 0:
         raise ValueError(f"{name} is a single number; it needs an axis of classes")
-    position = operator.index(axis)
+    try:
+        position = operator.index(axis)
+    except TypeError:
+        raise TypeError(f"axis={axis!r}; it must be an integer: the classes lie along one axis") from None
     if not -array.ndim <= position < array.ndim:
         raise AxisError(position, array.ndim, "axis")
     return position % array.ndim
@@ -125,7 +131,10 @@ def _number(name: str, value: float) -> float:
     # numpy's bfloat16 scalars are no Real, but convert.
     if not isinstance(value, Real) and getattr(getattr(value, "dtype", None), "name", "") not in _FLOATING:
         raise TypeError(f"{name} is a {type(value).__name__}; it must be a real number")
-    return float(value)
+    try:
+        return float(value)
+    except (TypeError, OverflowError):  # an array of one number, an integer beyond float64
+        raise ValueError(f"{name}={value!r}; it must be one number within float64") from None
 
 
 def linear_shapes(x: tuple[int, ...], weight: tuple[int, ...], bias: tuple[int, ...] | None) -> None:
@@ -164,7 +173,7 @@ def loss_options(
 
 def one_of(name: str, value: str, accepted: Collection[str]) -> str:
     """Return a value that must be one of a few names."""
-    if value not in accepted:
+    if not isinstance(value, str) or value not in accepted:
         raise ValueError(f"{name}={value!r}; it must be one of {', '.join(map(repr, accepted))}")
     return value
 
@@ -218,6 +227,7 @@ def _labels(array: np.ndarray, n_classes: int, ignore_index: int) -> np.ndarray:
     return np.where(ignored, -1, array.astype(np.intp))
 
 
+@np.errstate(invalid="ignore")  # NaN among bfloat16 is compared with a warning
 def probabilities(array: np.ndarray) -> np.ndarray:
     """Return targets that are probabilities: finite and not negative; they need not sum to 1."""
     array = array.astype(real_dtype("targets", array.dtype), copy=False)
@@ -234,6 +244,7 @@ def probabilities(array: np.ndarray) -> np.ndarray:
     return array
 
 
+@np.errstate(invalid="ignore")
 def unit_interval(name: str, array: np.ndarray) -> np.ndarray:
     """Return an array whose entries lie in [0, 1]."""
     if array.size and not (array.min() >= 0 and array.max() <= 1):
@@ -242,6 +253,7 @@ def unit_interval(name: str, array: np.ndarray) -> np.ndarray:
     return array
 
 
+@np.errstate(invalid="ignore")
 def broadcast_weight(name: str, weight: ArrayLike | None, shape: tuple[int, ...]) -> np.ndarray:
     """Return weights, finite and not negative, at full shape: a view, all 1 by default."""
     array = np.ones(()) if weight is None else real_array(name, weight)

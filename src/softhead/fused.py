@@ -298,7 +298,7 @@ def linear_cross_entropy_hvp(
         moved = _product(x_block, weight_tangent.T)
         moved += bias_tangent
         if x_tangent is not None:
-            x_moved = x_tangent[block].astype(moved.dtype, copy=False)
+            x_moved = _without_ignored(x_tangent[block].astype(moved.dtype, copy=False), aims)
             moved += _product(x_moved, problem.weight.T)
         row_hessian_products(logits, aims, moved, problem.options, denominator, out=moved)
         _add_product(weight_product, moved, x_block)
@@ -349,7 +349,11 @@ def _check(
     n_rows = math.prod(leading)
     aims = _checks.targets(targets, (*leading, n_classes), len(leading), ignore_index)
     bias_dtype = matrix.dtype if bias is None else bias.dtype
-    dtype = np.result_type(x_dtype, matrix.dtype, bias_dtype)
+    try:
+        dtype = np.result_type(x_dtype, matrix.dtype, bias_dtype)
+    except TypeError:  # float16 with bfloat16
+        given = f"x has dtype {x_dtype.name}, linear_weight {matrix.dtype.name} and linear_bias {bias_dtype.name}"
+        raise TypeError(f"{given}; NumPy has no dtype for all of them, so one must be converted") from None
     wide = dtype if dtype.itemsize > 2 else np.dtype(np.float32)
     return _Linear(
         x=rows.reshape(n_rows, n_features),
@@ -367,6 +371,8 @@ def _check(
 def _check_tangent(tangent: LinearGradients, problem: _Linear) -> tuple[np.ndarray | None, np.ndarray, np.ndarray]:
     """Return the parts of a tangent: that of x as rows, or None; those of the parameters in the computing dtype."""
     shape = problem.weight.shape
+    if not isinstance(tangent, LinearGradients):
+        raise TypeError(f"tangent is a {type(tangent).__name__}; it must be a LinearGradients")
     x, weight, bias = tangent
     if x is not None:
         x = _checks.same_shape("tangent.x", x, "x", (*problem.leading, shape[1])).reshape(problem.x.shape)
@@ -386,14 +392,18 @@ def _blocks(problem: _Linear) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
     buffer = np.empty((size, n_classes), problem.weight.dtype)
     for start in range(0, n_rows, max(1, size)):
         block = slice(start, min(start + size, n_rows))
-        x = problem.x[block].astype(problem.weight.dtype, copy=False)
-        ignored = problem.targets[block] < 0 if problem.targets.ndim == 1 else np.zeros(len(x), np.bool_)
-        if ignored.any():  # an ignored row may hold NaN, which a product with its zero residuals would spread
-            x = np.where(ignored[:, np.newaxis], x.dtype.type(0), x)
+        x = _without_ignored(problem.x[block].astype(problem.weight.dtype, copy=False), problem.targets[block])
         logits = _product(x, problem.weight.T, buffer[: len(x)])
         if problem.bias is not None:
             logits += problem.bias
         yield block, x, logits
+
+
+def _without_ignored(x: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Return x with zeros in ignored rows, whose NaN a product with their zero residuals would spread."""
+    if targets.ndim > 1 or not (targets < 0).any():
+        return x
+    return np.where(targets[:, np.newaxis] < 0, x.dtype.type(0), x)
 
 
 def _product(a: np.ndarray, b: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Choosing classes at random, with gradients that survive the choice."""
 
 from collections.abc import Callable
+from typing import SupportsFloat
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -75,6 +76,9 @@ def gumbel_softmax(
     sample = np.empty(array.shape, array.dtype)
     rows = as_rows(sample, (axis,))
     if hard:
+        if array.shape[axis]:  # NaN where the soft sample is: beside +inf, and where all are -inf
+            with np.errstate(invalid="ignore"):
+                noisy -= noisy.max(axis=axis, keepdims=True)
         kernels.hardmax(as_rows(noisy, (axis,)), rows)
     else:
         kernels.softmax(as_rows(noisy, (axis,)), temperature, rows)
@@ -113,9 +117,9 @@ def arsm_gradient(f: Callable[[np.ndarray], float], logits: ArrayLike, /, *, rng
     Raises
     ------
     TypeError
-        If the dtype is none of the above, or `logits` an array of a library other than NumPy.
+        If the dtype is none of the above, `logits` an array of a library other than NumPy, or a value of `f` no number.
     ValueError
-        If `logits` is a single number.
+        If `logits` is a single number or has no classes.
 
     References
     ----------
@@ -136,6 +140,8 @@ def arsm_gradient(f: Callable[[np.ndarray], float], logits: ArrayLike, /, *, rng
     _checks.class_axis("logits", array, -1)
     x = array.astype(np.float64)
     n_classes = x.shape[-1]
+    if n_classes == 0:
+        raise ValueError(f"logits has shape {x.shape}; there must be a class to choose")
     simplex = np.random.default_rng(rng).standard_exponential(x.shape)
     simplex /= simplex.sum(axis=-1, keepdims=True)
     with np.errstate(divide="ignore"):
@@ -143,14 +149,22 @@ def arsm_gradient(f: Callable[[np.ndarray], float], logits: ArrayLike, /, *, rng
 
     values = np.empty((n_classes, n_classes))
     unswapped = np.argmin(log_simplex - x, axis=-1)
-    values[...] = f(unswapped)
+    values[...] = _value(f, unswapped)
     for c in range(n_classes):
         for j in range(c):
             swapped = log_simplex.copy()
             swapped[..., [c, j]] = log_simplex[..., [j, c]]
             classes = np.argmin(swapped - x, axis=-1)
             if not np.array_equal(classes, unswapped):
-                values[c, j] = values[j, c] = f(classes)
+                values[c, j] = values[j, c] = _value(f, classes)
 
     gradient = (1.0 / n_classes - simplex) @ (values - values.mean(axis=0)).T
     return primitives.rounded(gradient, array.dtype)
+
+
+def _value(f: Callable[[np.ndarray], float], classes: np.ndarray) -> float:
+    """Return f of a copy of the classes, which it may change."""
+    value: object = f(classes.copy())
+    if getattr(value, "shape", ()) != () or not isinstance(value, SupportsFloat):
+        raise TypeError(f"f returned a {type(value).__name__}; it must return a real number")
+    return float(value)

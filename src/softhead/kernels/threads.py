@@ -19,6 +19,9 @@ import numpy as np
 from softhead.kernels.processors import processors
 
 _CHUNK = 2**18  # elements: about 0.1 ms of work, which hides what a chunk costs
+# Rows that are columns in memory are taken together, for they share cache lines: 1,250 of 200,000 float32 take 1.4 s
+# where they took 2.7. But no more than this many elements, lest Ctrl-C wait.
+_COLUMNS, _MANY = 16, 2**22
 SMALL = 2**16  # elements: below it, starting a thread takes longer than the work
 
 _requested: ContextVar[int | None] = ContextVar("num_threads", default=None)
@@ -75,6 +78,8 @@ def over_rows(run: Callable[[slice], None], x: np.ndarray) -> None:
             run(slice(0, n_rows))
         return
     size = max(1, _CHUNK // x.shape[1])
+    if abs(x.strides[0]) < abs(x.strides[1]):
+        size = max(size, min(_COLUMNS, _MANY // x.shape[1]))
     in_parallel(lambda k: run(slice(k * size, min((k + 1) * size, n_rows))), -(-n_rows // size))
 
 

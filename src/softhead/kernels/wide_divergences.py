@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from softhead.kernels.elementary import inlined, log, row_loop
-from softhead.kernels.formats import FLOAT64, load
+from softhead.kernels.formats import BFLOAT16, FLOAT16, FLOAT64, load
 from softhead.kernels.wide import buffer, exponentiate, probabilities, reciprocal, shift, take_rest, tile, total
 
 
@@ -43,6 +43,7 @@ def kl_divergence(x: Any, code: Any, q: Any, q_code: Any, n: Any, temperature: A
     buffers, scale = tile(n), reciprocal(temperature)
     logits, e, _, state = buffers
     targets, unused, terms = buffer(len(e), n, 0.0), np.empty(len(e)), buffer(1, n, 0.0)[0]
+    rounding = 2.0**-6 if (q_code == FLOAT16) | (q_code == BFLOAT16) else 2.0**-20
     for start in range(0, len(x), len(e)):
         size = shift(x, start, code, n, scale[2], buffers)
         load(q, start, size, q_code, n, targets, unused)
@@ -56,8 +57,8 @@ def kl_divergence(x: Any, code: Any, q: Any, q_code: Any, n: Any, temperature: A
                 terms[j] = 0.0 if wanted == 0.0 else term
             hi, lo = total(terms, np.nan, True)
             mass, mass_low = total(target, np.nan, True)
-            # Of a distribution, whose sum may carry the rounding of a half type, the divergence is not negative.
-            proper = abs(mass + mass_low - 1.0) < 2.0**-6
+            # Of a distribution, whose sum may carry the rounding of its type, the divergence is not negative.
+            proper = abs(mass + mass_low - 1.0) < rounding
             losses[start + k] = 0.0 if proper and hi + lo < 0.0 else hi + lo
 
 
