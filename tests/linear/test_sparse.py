@@ -241,3 +241,31 @@ def test_an_interrupt_keeps_the_last_coefficients():
     assert (found.status, found.n_iter) == ("interrupted", 3)
     np.testing.assert_allclose(found.coef, seen[-1], rtol=1e-6, atol=1e-12)
     assert np.isfinite(found.value)
+
+
+def test_an_interrupt_in_a_certificate_ends_the_run(monkeypatch):
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(lbfgs._Run, "start", interrupted)
+    ours = problem(matrix(300), 4, l2=1e-2)
+    found = solve(ours, np.zeros(ours.shape), tol=1e-2, max_iter=100)
+    assert found.status == "interrupted"
+    assert found.n_iter < 30
+
+
+@pytest.mark.parametrize(("dtype", "scale"), [(np.float32, 1e8), (np.float64, 1e15)])
+@pytest.mark.parametrize("max_iter", [1, 20, 400])
+def test_where_an_ascent_goes_astray_the_start_is_no_worse(dtype, scale, max_iter):
+    X = matrix(200, dtype=dtype)
+    X.data *= dtype(scale)
+    ours = problem(X, 4, l2=1e-3)
+    found = solve(ours, np.zeros(ours.shape), tol=1e-4, max_iter=max_iter)
+    assert found.value <= (1e-6 if max_iter == 400 else np.log(4.0))
+
+
+def test_squares_that_overflow_are_refused_without_a_warning():
+    X = matrix(dtype=np.float64)
+    X.data *= 1e160
+    with pytest.raises(ValueError, match="squares of its entries overflow"):
+        SoftmaxClassifier().fit(X, labels(120, 3))

@@ -68,7 +68,8 @@ class DualAscent:
         self._first = True
         self._scales = objective.row_weights / objective.l2
         rows = np.repeat(np.arange(objective.n_rows), np.diff(X.indptr))
-        norms = np.bincount(rows, np.square(values, dtype=np.float64), objective.n_rows)
+        with np.errstate(over="ignore"):  # then not feasible
+            norms = np.bincount(rows, np.square(values, dtype=np.float64), objective.n_rows)
         mean = float(objective.row_weights @ norms)
         self._extra = _EXTRA * (mean if mean > 0.0 else 1.0) if objective.fit_intercept else 0.0
         self._curvatures = self._scales * (norms + self._extra)

@@ -58,6 +58,7 @@ def _ascend(
             solution = run.ascend(stage, sweeps=(max_iter + 1) // 2 - run.n_iter)
             if solution is not None:
                 return solution
+        run.retreat_to(coef)
     except KeyboardInterrupt:
         return run.interrupted()
     return run.finish(max_iter - run.n_iter, metric)
@@ -99,7 +100,7 @@ class _Run:
                         polished = polish_intercepts(stage, self.coef, target=0.01 * self.tol * loss)
                         self.coef = self.objective.representable(polished)
                     solution = self.finish(0, preconditioner)
-                    if solution.status == "converged":
+                    if solution.status in ("converged", "interrupted"):
                         return solution
                     worth *= 0.1
                 if gap < 0.5 * best:
@@ -123,6 +124,13 @@ class _Run:
         self.n_iter += solution.n_iter
         self.passes += solution.passes - before
         return replace(solution, n_iter=self.n_iter, passes=self.passes, history=[*self.history, *solution.history])
+
+    def retreat_to(self, start: np.ndarray) -> None:
+        """Take `start` again if F is lower there: an ascent on rows of a norm of millions may go far astray."""
+        if self.coef is not start:
+            self.passes += 2.0
+            if not self.objective.loss_gradient(self.coef)[0] <= self.objective.loss_gradient(start)[0]:
+                self.coef = start
 
     def interrupted(self) -> Solution:
         """State the last coefficients without another look at the data."""
