@@ -141,3 +141,24 @@ def test_extrapolation_is_exact_for_polynomials_in_log_l2_and_picks_its_order():
         assert track.order >= degree
         assert track.predict(1e-4) == pytest.approx(np.log(1e-4) ** degree, rel=1e-9)
     assert _Track().predict(1.0) == 0.0
+
+
+def test_penalties_that_are_equal_or_all_but_equal_lead_nowhere():
+    track = _Track()
+    for l2, point in ((1.0, 1.0), (0.5, 2.0), (0.5, 2.1), (0.5 * (1.0 + 1e-15), 2.2)):
+        track.append(l2, np.full((1, 1), point))
+        assert 0.0 <= float(np.ravel(track.predict(1e-4))[0]) < 25.0
+    problem = random_problem(np.random.default_rng(3))
+    objective = LinearSoftmaxObjective(**problem)
+    passes = [
+        sum(solution.passes for solution in solve_path(objective, l2s, tol=1e-6, max_iter=500))
+        for l2s in ([1e-1, 1e-2, 1e-5], [1e-1, 1e-1 * (1.0 - 1e-15), 1e-2, 1e-2, 1e-5])
+    ]
+    assert passes[1] <= 1.5 * passes[0]
+
+
+def test_the_nearest_metric_is_found_over_the_whole_range_of_penalties():
+    objective = LinearSoftmaxObjective(**random_problem(np.random.default_rng(3)))
+    metric = PathMetric()
+    metric(objective.with_l2(1e290), np.zeros(objective.shape), budget=1.0)
+    assert metric.under(1e-290) is not None

@@ -15,6 +15,8 @@ from softhead.linear.solution import Callback, Pair, Solution
 from softhead.linear.solver import solve
 
 _ORDERS = 3  # of extrapolation tried: constant, secant, parabola
+# By which extrapolation may magnify the errors of its points: in even steps it is 3 for the secant, 7 for the parabola.
+_MOST_MAGNIFIED = 100.0
 
 
 def solve_path(
@@ -110,7 +112,10 @@ class _Track:
         if order == 0 or l2 == 0.0 or 0.0 in [l2 for l2, _ in points]:
             return points[-1][1]
         x, at = np.log(l2), np.log([l2 for l2, _ in points])
-        factors = [np.prod([(x - b) / (a - b) for b in at if b != a]) for a in at]
+        with np.errstate(divide="ignore", invalid="ignore"):  # a penalty may come twice
+            factors = [np.prod([(x - b) / (a - b) for j, b in enumerate(at) if j != i]) for i, a in enumerate(at)]
+        if not np.abs(factors).sum() <= _MOST_MAGNIFIED:
+            return self._extrapolated(l2, order - 1)
         return np.sum([factor * coef for factor, (_, coef) in zip(factors, points, strict=True)], axis=0)
 
 

@@ -95,7 +95,7 @@ class PathMetric:
 
     def _nearest(self, l2: float) -> "_Record | None":
         def distance(record: _Record) -> float:
-            return abs(float(np.log(max(record.l2, _TINY) / max(l2, _TINY))))
+            return abs(float(np.log(max(record.l2, _TINY)) - np.log(max(l2, _TINY))))
 
         return min(self._records, key=distance, default=None)
 
