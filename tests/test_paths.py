@@ -70,3 +70,16 @@ def test_wrong_parameters_are_named(options, error, message):
         softmax_path(*load_iris(return_X_y=True), **options)
     with pytest.raises(ValueError, match="at least 2 classes"):
         softmax_path([[0.0], [1.0]], [1, 1])
+
+
+def test_its_classifiers_have_the_names_of_features_and_all_parameters():
+    X, y = load_iris(return_X_y=True, as_frame=True)
+    weights = {0: 1.0, 1: 2.0, 2: 1.0}
+    path = softmax_path(X, y, Cs=[1.0, 2.0], fit_intercept=False, class_weight=weights, tol=1e-3, max_iter=50)
+    model = path.classifier(1)
+    assert model.feature_names_in_.tolist() == X.columns.tolist()
+    assert model.score(X, y) > 0.9
+    expected = SoftmaxClassifier(2.0, fit_intercept=False, class_weight=weights, tol=1e-3, max_iter=50)
+    assert model.get_params() == expected.get_params()
+    # Intercepts that are all 0 were fitted all the same.
+    assert softmax_path([[-1.0], [1.0]], [0, 1], Cs=[1.0]).classifier(0).fit_intercept

@@ -1,12 +1,13 @@
 """The softmax classifier under many penalties at once: its regularisation path, every point of it certified."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
-from sklearn.utils import check_X_y
+from sklearn.base import clone
 from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import validate_data
 
 from softhead._problem import check_stopping, linear_problem, penalty, penalty_grid, public_coefficients
 from softhead._weights import class_factors, row_weights
@@ -55,11 +56,14 @@ class SoftmaxPath:
     statuses: list[str]
     n_iter: np.ndarray
     passes: np.ndarray
+    _template: SoftmaxClassifier = field(repr=False)  # its parameters, and the names of features
 
     def classifier(self, index: int) -> SoftmaxClassifier:
         """Return the fitted classifier under the penalty ``Cs[index]``."""
-        model = SoftmaxClassifier(C=float(self.Cs[index]), fit_intercept=bool(self.intercepts.any()))
+        model: SoftmaxClassifier = clone(self._template).set_params(C=float(self.Cs[index]))
         model.classes_, model.n_features_in_ = self.classes, self.coefs.shape[2]
+        if hasattr(self._template, "feature_names_in_"):
+            model.feature_names_in_ = self._template.feature_names_in_
         model.coef_, model.intercept_ = self.coefs[index], self.intercepts[index]
         model.n_iter_ = self.n_iter[index : index + 1].astype(np.int32)
         model.n_passes_, model.objective_ = float(self.passes[index]), float(self.objectives[index])
@@ -87,7 +91,7 @@ def softmax_path(
 
     Parameters
     ----------
-    X : array-like or sparse matrix of shape (n_rows, n_features)
+    X : array-like, sparse matrix or dataframe of shape (n_rows, n_features)
         Finite numbers; float32 stays float32, anything else is computed in float64.
     y : array-like of shape (n_rows,)
         Classes: strings, integers or booleans.
@@ -140,7 +144,10 @@ def softmax_path(
     """
     check_stopping(tol, max_iter)
     grid = penalty_grid(Cs)
-    X, y = check_X_y(X, y, accept_sparse="csr", dtype=(np.float64, np.float32))
+    template = SoftmaxClassifier(
+        fit_intercept=bool(fit_intercept), class_weight=class_weight, tol=float(tol), max_iter=int(max_iter)
+    )
+    X, y = validate_data(template, X, y, accept_sparse="csr", dtype=(np.float64, np.float32))
     check_classification_targets(y)
     classes, codes = np.unique(y, return_inverse=True)
     weight = row_weights(sample_weight, X)
@@ -161,6 +168,7 @@ def softmax_path(
         [""] * n,
         np.empty(n, np.intp),
         np.empty(n),
+        template,
     )
     for index, solution in zip(order, solve_path(objective, l2s, tol=tol, max_iter=max_iter), strict=False):
         if solution.status == "interrupted":
