@@ -50,6 +50,8 @@ def test_parameters():
     for name, value in (("max_words", 0), ("min_texts", 1.5), ("max_columns", True), ("max_words", None)):
         with pytest.raises(ValueError, match=rf"{name} is .*; accepted is an integer of at least 1"):
             TextEncoder(**{name: value}).fit(TEXTS)
+    with pytest.raises(ValueError, match="none of its 4 texts has a word to encode that is in 5 of them"):
+        TextEncoder(min_texts=5).fit(TEXTS)
 
 
 @pytest.mark.parametrize(
@@ -71,6 +73,21 @@ def test_every_kind_of_input_gives_the_same(make):
     expected = TextEncoder().fit(TEXTS).transform(TEXTS).toarray()
     encoder = TextEncoder().fit(make(TEXTS))
     np.testing.assert_array_equal(encoder.transform(make(TEXTS)).toarray(), expected)
+
+
+@pytest.mark.parametrize("dtype", ["object", "str", "string", "string[pyarrow]"])
+def test_missing_texts_of_pandas(dtype):
+    texts = pd.Series([*TEXTS, None, pd.NA], dtype=dtype)
+    expected = TextEncoder().fit_transform([*TEXTS, "", ""]).toarray()
+    np.testing.assert_array_equal(TextEncoder().fit_transform(texts).toarray(), expected)
+
+
+def test_a_column_without_a_name_has_a_number():
+    encoder = TextEncoder().fit(pd.DataFrame(TEXTS))
+    assert encoder.feature_names_in_.tolist() == ["0"]
+    np.testing.assert_array_equal(
+        encoder.transform(pd.DataFrame(TEXTS)).toarray(), TextEncoder().fit_transform(TEXTS).toarray()
+    )
 
 
 def test_a_table_gives_the_column_of_its_name():
@@ -100,6 +117,7 @@ def test_missing_and_unknown_texts_are_rows_of_zeros():
         (np.zeros((3, 2)), ValueError, r"shape \(3, 2\)"),
         (["a", "?", None], ValueError, "none of its 3 texts has a word"),
         ([], ValueError, "none of its 0 texts"),
+        ([np.zeros(2)], TypeError, "row 1: found array"),
     ],
 )
 def test_what_is_no_texts_is_refused(texts, error, message):

@@ -108,9 +108,11 @@ class TextEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         try:
             encoded = self._vectorizer.fit_transform(entries)
         except ValueError as error:
-            if "vocabulary" not in str(error) and "no terms remain" not in str(error):
+            known = ("empty vocabulary", "no terms remain", "max_df corresponds")
+            if not str(error).lower().startswith(known) and "no terms remain" not in str(error):
                 raise
-            raise ValueError(f"X: none of its {len(entries)} texts has a word to encode: {error}") from None
+            least = f" that is in {self.min_texts} of them" if self.min_texts > 1 else ""
+            raise ValueError(f"X: none of its {len(entries)} texts has a word to encode{least}") from None
         self.vocabulary_ = self._vectorizer.get_feature_names_out()
         self.idf_ = self._vectorizer.idf_
         self.__dict__.pop("feature_names_in_", None)
@@ -221,10 +223,11 @@ def _entries(X: Any, name: str | None) -> tuple[list[str], str | None]:
         frame = nw.from_native(X, eager_only=True)
         if name is None and frame.shape[1] != 1:
             raise ValueError(f"X is a table of {frame.shape[1]} columns; accepted is one column of texts")
-        found = str(frame.columns[0] if name is None else name)
-        if found not in frame.columns:
+        names = [str(column) for column in frame.columns]  # pandas has any objects there
+        found = names[0] if name is None else str(name)
+        if found not in names:
             raise ValueError(f"X has no column {found!r}, which was encoded in fit")
-        X = frame.get_column(found)
+        X = frame[:, names.index(found)]
     elif nw.dependencies.is_into_series(X):
         X = nw.from_native(X, series_only=True)
     elif hasattr(X, "shape"):
@@ -237,10 +240,18 @@ def _entries(X: Any, name: str | None) -> tuple[list[str], str | None]:
     return [_text(entry, row) for row, entry in enumerate(X, start=1)], found
 
 
+def _differs_from_itself(entry: Any) -> bool:
+    """Return whether an entry is a NaN, or what pandas has for one."""
+    try:
+        return bool(entry != entry)
+    except (TypeError, ValueError):  # of which pandas.NA does not know; nor do arrays
+        return type(entry).__name__ == "NAType"
+
+
 def _text(entry: Any, row: int) -> str:
     """Return a text, of which a missing one is empty."""
     if isinstance(entry, str):
         return entry
-    if entry is None or entry != entry:  # NaN
+    if entry is None or _differs_from_itself(entry):
         return ""
     raise TypeError(f"X, row {row}: found {entry!r:.80}, of type {type(entry).__name__}; accepted are strings")
