@@ -134,3 +134,14 @@ def test_texts_without_words_are_refused(tmp_path, monkeypatch):
     assert code == 1
     assert err.startswith("softhead: error: a.jsonl: X: none of its")
     assert err.count("\n") == 1
+
+
+def test_columns_that_a_table_model_does_not_use_may_hold_anything(tmp_path):
+    rows = [{"x": k % 7, "kind": "ab"[k % 2], "label": "cd"[k % 2]} for k in range(40)]
+    train, new, model = (str(tmp_path / name) for name in ("train.jsonl", "new.jsonl", "model.safetensors"))
+    (tmp_path / "train.jsonl").write_text(lines(rows))
+    (tmp_path / "new.jsonl").write_text(lines([{**row, "more": {"a": [1]}} for row in rows]))
+    assert softhead("train", train, "--target", "label", "--out", model, "--quiet")[0] == 0
+    expected, found = (softhead("predict", model, data) for data in (train, new))
+    assert (expected[0], expected) == (0, found)
+    assert "found an object" in softhead("train", new, "--target", "label")[2]

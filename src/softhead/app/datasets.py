@@ -51,11 +51,14 @@ class KnownColumns:
         The type of the labels in training, which the labels are given back with.
     text : str or None
         The only column that is read, as text.
+    used : frozenset of str or None
+        The only columns that are read of JSON Lines, where others may hold anything; None for all.
     """
 
     categories: frozenset[str] = frozenset()
     target_kind: TargetKind | None = None
     text: str | None = None
+    used: frozenset[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -172,7 +175,8 @@ def _load_file(source: str | Path, target: str | None, features: str | None, kno
         table = _read_parquet(path)
         place: _Place = _row
     elif suffix == ".jsonl":
-        only = None if text is None else [text, *([] if target is None else [target])]
+        used = known.used if text is None else {text}
+        only = None if used is None else used | ({target} if target else set())
         table, place = read_json_lines(_unpacked(path, packing), only)
     else:
         text_columns = (

@@ -196,7 +196,9 @@ def known_columns(model: Pipeline) -> KnownColumns:
     table = isinstance(encoder, TableEncoder) and encoder.feature_shape_ is None
     text = str(getattr(encoder, "feature_names_in_", ["text"])[0]) if isinstance(encoder, TextEncoder) else None
     kind: Any = kinds.get(classifier.classes_.dtype.kind)
-    return KnownColumns(frozenset(encoder.categories_ if table else ()), kind, text)
+    names = getattr(encoder, "feature_names_in_", None)
+    used = None if names is None else frozenset(map(str, names))
+    return KnownColumns(frozenset(encoder.categories_ if table else ()), kind, text, used)
 
 
 def hold_out(target: np.ndarray, *, test_size: float, seed: int) -> np.ndarray:
