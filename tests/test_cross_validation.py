@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import sparse
 from sklearn.datasets import load_breast_cancer, load_digits, load_iris
-from sklearn.exceptions import ConvergenceWarning
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.linear_model import LogisticRegressionCV
 from sklearn.metrics import get_scorer, log_loss, make_scorer
 from sklearn.model_selection import GroupKFold, PredefinedSplit, StratifiedKFold
@@ -206,9 +206,51 @@ def test_callbacks_see_every_fit_and_may_interrupt():
         ({"tol": -1.0}, ValueError, "tol == -1"),
         ({"max_iter": 1.5}, TypeError, "max_iter must be"),
         ({"cv": StratifiedKFold(60)}, ValueError, "n_splits=60"),
+        ({"cv": []}, ValueError, r"cv: \[\] gives no folds"),
+        ({"cv": [(np.arange(150), [])]}, ValueError, "the 0 rows to score"),
         ({"scoring": "taste"}, ValueError, "taste"),
+        ({"scoring": ["accuracy"]}, TypeError, r"scoring: \['accuracy'\]; accepted are one name"),
+        ({"scoring": lambda *_: np.nan}, ValueError, "is NaN at C=0.0001 in fold 0, of 30 validation rows"),
     ],
 )
 def test_wrong_parameters_are_named(parameters, error, message):
     with pytest.raises(error, match=message):
         SoftmaxClassifierCV(**parameters).fit(*iris())
+
+
+def test_an_iterator_of_folds_serves_one_fit():
+    X, y = iris()
+    model = SoftmaxClassifierCV([1.0], cv=StratifiedKFold(3).split(X, y)).fit(X, y)
+    assert model.scores_.shape == (3, 1, 1)
+    with pytest.raises(ValueError, match="gives no folds"):
+        model.fit(X, y)
+
+
+def test_what_an_interrupt_leaves_is_not_fitted(tmp_path):
+    X, y = iris()
+    calls = iter(range(99))
+
+    def interrupted(model, X, y):
+        if next(calls) == 7:
+            raise KeyboardInterrupt
+        return model.C
+
+    model = SoftmaxClassifierCV([0.1, 1.0], cv=3, scoring=interrupted).fit(X, y)
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(X, y > 1)
+    for call in (lambda: model.predict(X), lambda: model.score(X, y), lambda: save(model, tmp_path / "model")):
+        with pytest.raises(NotFittedError):
+            call()
+
+
+def test_rows_and_labels_that_do_not_fit_are_refused_in_scores():
+    X, y = iris()
+    model = SoftmaxClassifierCV([1.0], cv=2).fit(X, y)
+    for rows, labels in ((5, 10), (10, 5)):
+        with pytest.raises(ValueError, match="inconsistent numbers"):
+            model.score(X[:rows], y[:labels])
+    with pytest.raises(ValueError, match="150 rows to score have weights of the sum 0"):
+        model.score(X, y, np.zeros(150))
+    split = [(np.arange(0, 150, 2), np.arange(1, 150, 2))]
+    with pytest.raises(ValueError, match="75 rows to score have weights of the sum 0"):
+        SoftmaxClassifierCV([1.0], cv=split).fit(X, y, np.arange(150) % 2 == 0)

@@ -358,7 +358,10 @@ def test_an_infimum_of_0_is_approached_and_certified():
     assert 0.0 < model.objective_ <= model.gap_ <= 1e-18
 
 
-@pytest.mark.parametrize(("weights", "message"), [({0: -1.0}, "class_weight: -1"), ({0: np.nan}, "class_weight: nan")])
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [({0: -1.0}, "class_weight: -1"), ({0: np.nan}, "class_weight: nan"), ({0: np.inf}, "class_weight: inf")],
+)
 def test_wrong_class_weights_are_named(weights, message):
     X, y = load_iris(return_X_y=True)
     with pytest.raises(ValueError, match=message):
@@ -392,3 +395,10 @@ def test_repeated_sparse_entries_add_up_in_predictions_too():
     for _ in range(20):
         model = SoftmaxClassifier().fit(rng.normal(size=(20, 2)), np.arange(20) % 3)
         assert model.predict(X) == model.predict(X.toarray())
+
+
+def test_advice_on_precision_is_not_what_is_done_already():
+    X, y = load_iris(return_X_y=True)
+    for dtype, advice in ((np.float64, "A larger tol helps;"), (np.float32, "A larger tol or float64 features help;")):
+        with pytest.warns(ConvergenceWarning, match=f"reached the limit of {np.dtype(dtype)} .*{advice}"):
+            SoftmaxClassifier(tol=0.0).fit(X.astype(dtype), y)

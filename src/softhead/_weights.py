@@ -11,8 +11,11 @@ def check_class_weight(by_class: np.ndarray, *, balanced: bool) -> np.ndarray:
     """Return the factors of the classes, checked; a class without weight has no balanced one, and gets 0."""
     if balanced:
         by_class = np.where(np.isfinite(by_class), by_class, 0.0)
-    if not (np.isfinite(by_class) & (by_class >= 0.0)).all():
-        raise ValueError(f"class_weight: {by_class.min():g} is among the factors; they must be finite and not negative")
+    wrong = ~(np.isfinite(by_class) & (by_class >= 0.0))
+    if wrong.any():
+        raise ValueError(
+            f"class_weight: {by_class[wrong][0]:g} is among the factors; they must be finite and not negative"
+        )
     return by_class
 
 

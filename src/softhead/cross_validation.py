@@ -12,6 +12,7 @@ from sklearn.callback import CallbackSupportMixin, with_callbacks
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import check_scoring, make_scorer
 from sklearn.model_selection import check_cv
+from sklearn.utils import check_consistent_length, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
@@ -161,6 +162,9 @@ class SoftmaxClassifierCV(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         rows = _Rows(X, y, codes, weight * factors[codes], None if sample_weight is None else weight, classes)
         objective = rows.objective(bool(self.fit_intercept))  # finds what is wrong with all rows before they are split
         folds = list(check_cv(self.cv, y, classifier=True).split(X, y, groups))
+        if not folds:
+            raise ValueError(f"cv: {self.cv!r} gives no folds (an iterator can be used once only)")
+        self.__dict__.pop("best_estimator_", None)  # what an interrupted fit leaves is not fitted
         self.classes_, self.Cs_ = classes, Cs
         shape = (len(folds), 1, len(Cs))
         self.scores_, self.gaps_ = np.empty(shape), np.empty(shape)
@@ -217,6 +221,11 @@ class SoftmaxClassifierCV(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             model = self._classifier(float(self.Cs_[index]), objective, solution)
             at = (fold, 0, index)
             self.scores_[at] = scorer(model, X, y, sample_weight)
+            if np.isnan(self.scores_[at]):
+                raise ValueError(
+                    f"scoring: {self.scoring!r} is NaN at C={model.C:g} in fold {fold}, of {len(y)} validation rows; "
+                    "no C can be chosen by it"
+                )
             self.n_iter_[at], self.statuses_[at] = solution.n_iter, solution.status
             self.gaps_[at] = solution.gap / solution.value if solution.value > 0.0 else solution.gap
             self.n_passes_ += solution.passes
@@ -298,22 +307,22 @@ class SoftmaxClassifierCV(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
 
     def decision_function(self, X: Any) -> np.ndarray:
         """Return the logits; see `SoftmaxClassifier.decision_function`."""
-        check_is_fitted(self)
+        check_is_fitted(self, "best_estimator_")
         return self.best_estimator_.decision_function(X)
 
     def predict(self, X: Any) -> np.ndarray:
         """Return the most probable class of each row; see `SoftmaxClassifier.predict`."""
-        check_is_fitted(self)
+        check_is_fitted(self, "best_estimator_")
         return self.best_estimator_.predict(X)
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Return the probabilities of the classes; see `SoftmaxClassifier.predict_proba`."""
-        check_is_fitted(self)
+        check_is_fitted(self, "best_estimator_")
         return self.best_estimator_.predict_proba(X)
 
     def predict_log_proba(self, X: Any) -> np.ndarray:
         """Return the logarithms of the probabilities; see `SoftmaxClassifier.predict_log_proba`."""
-        check_is_fitted(self)
+        check_is_fitted(self, "best_estimator_")
         return self.best_estimator_.predict_log_proba(X)
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
@@ -329,7 +338,7 @@ class SoftmaxClassifierCV(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         -------
         float
         """
-        check_is_fitted(self)
+        check_is_fitted(self, "best_estimator_")
         return float(_scorer(self.scoring, self.classes_)(self.best_estimator_, X, np.asarray(y), sample_weight))
 
     def __sklearn_tags__(self) -> Any:
@@ -363,6 +372,8 @@ def _scorer(scoring: str | Scorer | None, classes: np.ndarray) -> Callable[..., 
     """Return a function of a classifier, rows, labels and weights or None."""
     if scoring == "neg_log_loss":
         return neg_log_loss
+    if not (scoring is None or isinstance(scoring, str) or callable(scoring)):
+        raise TypeError(f"scoring: {scoring!r}; accepted are one name of scikit-learn's, a scorer, or None")
     scorer = check_scoring(SoftmaxClassifier(), scoring=scoring)
     # Metrics that can be told of classes which a fold lacks are told, as scikit-learn's own search does.
     metric = getattr(scorer, "_score_func", None)
@@ -388,7 +399,12 @@ def _scorer(scoring: str | Scorer | None, classes: np.ndarray) -> Callable[..., 
 
 def neg_log_loss(model: SoftmaxClassifier, X: Any, y: np.ndarray, sample_weight: np.ndarray | None) -> float:
     """Return the mean log-probability of the true classes, of which none counts as less than that of 2.2e-16."""
-    y, n_rows = np.asarray(y), len(y)
+    y = column_or_1d(y)
+    check_consistent_length(X, y, sample_weight)
+    n_rows = len(y)
+    total = n_rows if sample_weight is None else np.sum(sample_weight)
+    if not total > 0.0:
+        raise ValueError(f"the {n_rows} rows to score have weights of the sum {total:g}; a positive sum is needed")
     codes = np.searchsorted(model.classes_, y).clip(max=len(model.classes_) - 1)
     if (unknown := model.classes_[codes] != y).any():
         raise ValueError(f"y: the label {y[unknown].tolist()[0]!r} is not among the classes that the classifier knows")

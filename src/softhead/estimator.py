@@ -381,9 +381,10 @@ class SoftmaxClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):  
         if solution.status == "interrupted":
             raise KeyboardInterrupt
         if solution.status != "converged":
+            wider = "or float64 features help" if objective.dtype == np.float32 else "helps"
             reason, cure = {
                 "max_iter": (f"stopped at max_iter={self.max_iter}", "More iterations or a larger tol help"),
-                "precision_limit": (f"reached the limit of {objective.dtype}", "A larger tol or float64 features help"),
+                "precision_limit": (f"reached the limit of {objective.dtype}", f"A larger tol {wider}"),
             }[solution.status]
             warnings.warn(
                 f"SoftmaxClassifier {reason} with objective_={solution.value:.6g} and gap_={solution.gap:.2g}, above "

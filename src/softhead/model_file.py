@@ -368,7 +368,7 @@ def _kept(step: object) -> object:
 
     if type(step) is not SoftmaxClassifierCV:
         return step
-    check_is_fitted(step)
+    check_is_fitted(step, "best_estimator_")
     return step.best_estimator_
 
 
