@@ -309,3 +309,17 @@ def test_errors_name_the_argument():
         softhead.softmax(np.ones(2), temperature=10**400)
     with pytest.raises(ValueError, match=r"^norm=\['l1'\]; it must be one of 'l1', 'l2', 'max', 'zscore'$"):
         softhead.normalize(np.ones(2), norm=["l1"])
+
+
+@pytest.mark.parametrize("axis", [0, 1, (0, 1)])
+def test_masks_of_many_rows_hide_what_minus_infinity_does(axis):
+    rng = np.random.default_rng(0)
+    x, where = rng.standard_normal((300, 1000)), rng.random((1, 1000)) < 0.6
+    hidden = np.where(where, x, -np.inf)
+    expected = np.where(where, softhead.softmax(hidden, axis=axis), 0.0) if axis != 0 else None
+    if axis == 0:  # columns that are hidden altogether have no softmax of their own
+        expected = np.zeros_like(x)
+        expected[:, where[0]] = softhead.softmax(x[:, where[0]], axis=0)
+    assert np.array_equal(softhead.softmax(x, axis=axis, where=where), expected)
+    assert np.array_equal(softhead.logsumexp(x, axis=axis, where=where), softhead.logsumexp(hidden, axis=axis))
+    np.testing.assert_array_equal(softhead.softmax(x, axis=axis, where=where, out=x), expected)

@@ -11,6 +11,7 @@ from softhead import _checks
 from softhead._dispatch import for_any_array
 from softhead.kernels import compiled
 from softhead.kernels import rows as kernels
+from softhead.kernels.threads import over_rows
 
 _FLOAT32, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)  # of arrays in native byte order there is one each
 
@@ -205,9 +206,9 @@ def logsumexp(
     array = _checks.real_array("x", x)
     axes = _checks.reduced_axes(axis, array.ndim)
     mask = _checks.mask(where, array.shape)
-    if mask is not None:
-        array = np.where(mask, array, array.dtype.type(-np.inf))
     rows = as_rows(array, axes)
+    if mask is not None:
+        rows = _masked(rows, as_rows(mask, axes))
     result = np.full((len(rows), 1), -np.inf, array.dtype)
     kernels.logsumexp(rows, result)
     return result.reshape(reduced_shape(array.shape, axes, keepdims))[()]
@@ -346,16 +347,28 @@ def _map_rows(
     temperature = _checks.positive("temperature", temperature)
     mask = _checks.mask(where, array.shape)
     result = _checks.output(out, array)
-    if mask is not None:
-        array = np.where(mask, array, array.dtype.type(-np.inf))
-    elif np.may_share_memory(array, result) and not _same_memory(array, result):
+    if mask is None and np.may_share_memory(array, result) and not _same_memory(array, result):
         array = array.copy()
     rows = as_rows(result, axes)
-    kernel(as_rows(array, axes), temperature, rows)
+    if mask is None:
+        kernel(as_rows(array, axes), temperature, rows)
+    else:
+        masks = as_rows(mask, axes)
+        kernel(_masked(as_rows(array, axes), masks), temperature, rows)
+        over_rows(lambda part: np.copyto(rows[part], outside, where=~masks[part], casting="unsafe"), rows)
     write_back(rows, result, axes)
-    if mask is not None:
-        result[~mask] = outside
     return result[()] if out is None else result
+
+
+def _masked(rows: np.ndarray, masks: np.ndarray) -> np.ndarray:
+    """Return a copy of rows with -inf where the mask is False, made in parts, between which Ctrl-C is seen."""
+    result = np.empty(rows.shape, rows.dtype)
+
+    def fill(part: slice) -> None:
+        result[part] = np.where(masks[part], rows[part], rows.dtype.type(-np.inf))
+
+    over_rows(fill, rows)
+    return result
 
 
 def _is_plain(x: object, axis: object) -> TypeGuard[np.ndarray]:
