@@ -160,5 +160,5 @@ def test_penalties_that_are_equal_or_all_but_equal_lead_nowhere():
 def test_the_nearest_metric_is_found_over_the_whole_range_of_penalties():
     objective = LinearSoftmaxObjective(**random_problem(np.random.default_rng(3)))
     metric = PathMetric()
-    metric(objective.with_l2(1e290), np.zeros(objective.shape), budget=1.0)
-    assert metric.under(1e-290) is not None
+    metric(objective.with_l2(1e-290), np.zeros(objective.shape), budget=1.0)
+    assert metric.under(1e290) is not None
