@@ -16,6 +16,7 @@ knows how they are coupled, needs far fewer iterations.
 
 import copy
 from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import Any, Protocol
 
 import numpy as np
@@ -26,6 +27,7 @@ from softhead.linear import blas
 from softhead.linear.objective import LinearSoftmaxObjective
 
 _HESSIAN_ROWS = 8000
+_THREADED_WORK = 2**33  # multiply-adds of a Hessian, a tenth of a second, that are worth the threads of BLAS
 MAX_HESSIAN_SIZE = 4096  # coefficients: 134 MB
 _MAX_FEATURES = 4096  # above: a Gram matrix of the features costs more than the passes it saves
 _MAX_SMALL_ROWS = 4096  # more features than that, but no more rows: work in the space of the rows
@@ -89,7 +91,8 @@ class Hessian:
     """The Hessian itself, class coupling and all, of rows at a fixed stride."""
 
     def __init__(self, objective: LinearSoftmaxObjective, coef: np.ndarray) -> None:
-        with blas.all_threads():
+        work = min(objective.n_rows, _HESSIAN_ROWS) * coef.size**2
+        with blas.all_threads() if work >= _THREADED_WORK else nullcontext():
             self._sum(objective, coef)
 
     def _sum(self, objective: LinearSoftmaxObjective, coef: np.ndarray) -> None:
