@@ -73,8 +73,8 @@ def class_axis(name: str, array: np.ndarray, axis: int) -> int:
         raise ValueError(f"{name} is a single number; it needs an axis of classes")
     try:
         position = operator.index(axis)
-    except TypeError:
-        raise TypeError(f"axis={axis!r}; it must be an integer: the classes lie along one axis") from None
+    except TypeError as error:
+        raise TypeError(f"axis={axis!r}: {error}; the classes lie along one axis") from None
     if not -array.ndim <= position < array.ndim:
         raise AxisError(position, array.ndim, "axis")
     return position % array.ndim
