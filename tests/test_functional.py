@@ -301,7 +301,7 @@ def test_normalize_keeps_the_digits_of_subnormal_shares(norm):
 def test_errors_name_the_argument():
     with pytest.raises(TypeError, match=r"^axis=1.0; it must be an integer, a tuple of integers or None$"):
         softhead.softmax(np.ones((2, 2)), axis=1.0)
-    with pytest.raises(TypeError, match="^axis=None: .* as an integer; the classes lie along one axis$"):
+    with pytest.raises(TypeError, match=r"^axis=None: .* as an integer; the classes lie along one axis$"):
         softhead.cross_entropy(np.ones((2, 2)), [0, 1], axis=None)
     with pytest.raises(ValueError, match=r"^temperature=array\(\[1., 2.\]\); it must be one number within float64$"):
         softhead.softmax(np.ones(2), temperature=np.ones(2) * [1, 2])
