@@ -133,7 +133,7 @@ def warm_up(fit, X, y):
 
 
 def _run(writer, fit, X, y, C, tol):
-    warnings.simplefilter("ignore")
+    warnings.simplefilter("ignore")  # fits that end early: the table says how far they got
     warm_up(fit, X, y)
     writer.send("warm")
     start = time.perf_counter()

@@ -58,7 +58,7 @@ def probe(scale, tol=1e-4):
         f"{X.shape[0]} x {X.shape[1]}, 1000 classes: {X.nbytes / 1e6:.0f} MB in {time.perf_counter() - start:.0f} s\n"
     )
     print("| seconds | passes | objective | relative gap |\n|---|---|---|---|", flush=True)
-    warnings.simplefilter("ignore")
+    warnings.simplefilter("ignore")  # fits that end early: the table says how far they got
     progress = Progress()
     forget_peak()
     before = memory("VmRSS")

@@ -93,7 +93,7 @@ def main():
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--limit", type=float, default=1200.0, help="seconds of the peer at one tolerance")
     options = parser.parse_args()
-    warnings.simplefilter("ignore")
+    warnings.simplefilter("ignore")  # fits that end early: the table says how far they got
 
     blas = [f"{info['internal_api']} {info.get('architecture')} x{info['num_threads']}" for info in threadpool_info()]
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} processors, {platform.platform()}")

@@ -47,19 +47,21 @@ def test_it_is_given_back_after_an_exception():
 
 
 def test_runs_that_overlap_give_it_back():
-    inside, outside = Barrier(2), Barrier(2)
+    inside, one_out = Barrier(2), Barrier(2)
 
     def first():
         with blas.one_thread():
             inside.wait(10)
-        outside.wait(10)
+        one_out.wait(10)
 
-    with ThreadPoolExecutor(1) as pool:
-        run = pool.submit(first)
-        inside.wait(10)
+    def second():
         with blas.one_thread():
-            outside.wait(10)
-        run.result()
+            inside.wait(10)
+            one_out.wait(10)
+
+    with ThreadPoolExecutor(2) as pool:
+        for run in [pool.submit(first), pool.submit(second)]:
+            run.result()
     assert threads() == {2}
 
 
