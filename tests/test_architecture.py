@@ -22,12 +22,15 @@ LAYERS = [
     ("functional",),
     ("derivatives", "losses", "sampling"),
     ("divergences", "fused", "likelihood"),
+    ("torch", "jax"),
     ("linear",),
     ("_series", "_columns", "tables", "text"),
     ("_problem", "_weights", "estimator"),
     ("cross_validation", "paths"),
+    ("metrics",),
     ("calibration",),
     ("model_file",),
+    ("export", "displays"),
     ("app",),
     ("__main__",),
 ]
@@ -37,7 +40,9 @@ LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 # What each layer may import from outside, beside the standard library and NumPy.
 LIBRARIES = {
     "kernels": {"llvmlite", "numba"},
-    "linear": {"scipy", "threadpoolctl"},
+    "torch": {"torch"},
+    "jax": {"jax"},
+    "linear": {"dask", "distributed", "pyarrow", "scipy", "threadpoolctl"},
     "_series": {"narwhals", "sklearn"},
     "_columns": {"sklearn"},
     "tables": {"narwhals", "scipy", "sklearn"},
@@ -47,8 +52,12 @@ LIBRARIES = {
     "estimator": {"sklearn"},
     "cross_validation": {"sklearn"},
     "paths": {"sklearn"},
+    "metrics": {"sklearn"},
+    "calibration": {"scipy", "sklearn"},
     "model_file": {"safetensors", "sklearn"},
-    "app": {"pyarrow", "rich", "scipy", "sklearn", "typer"},
+    "export": {"onnx", "sklearn"},
+    "displays": {"matplotlib", "sklearn"},
+    "app": {"jinja2", "matplotlib", "pyarrow", "rich", "scipy", "sklearn", "typer"},
 }
 
 
