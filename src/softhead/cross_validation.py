@@ -71,6 +71,8 @@ class SoftmaxClassifierCV(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     n_iter_ : ndarray of shape (n_folds, 1, n_Cs)
     gaps_ : ndarray of shape (n_folds, 1, n_Cs)
         Certified distances to the optimum, relative to the objective.
+    coef_norms_ : ndarray of shape (n_folds, 1, n_Cs)
+        Euclidean norms of the coefficients without the intercepts.
     statuses_ : ndarray of str of shape (n_folds, 1, n_Cs)
     classes_ : ndarray of shape (n_classes,)
     coef_ : ndarray of shape (n_classes, n_features), or (1, n_features) for two classes
@@ -167,7 +169,7 @@ class SoftmaxClassifierCV(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         self.__dict__.pop("best_estimator_", None)  # what an interrupted fit leaves is not fitted
         self.classes_, self.Cs_ = classes, Cs
         shape = (len(folds), 1, len(Cs))
-        self.scores_, self.gaps_ = np.empty(shape), np.empty(shape)
+        self.scores_, self.gaps_, self.coef_norms_ = np.empty(shape), np.empty(shape), np.empty(shape)
         self.n_iter_, self.statuses_ = np.empty(shape, np.int32), np.empty(shape, "U15")
         self.n_passes_ = 0.0
 
@@ -227,6 +229,7 @@ class SoftmaxClassifierCV(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
                     "no C can be chosen by it"
                 )
             self.n_iter_[at], self.statuses_[at] = solution.n_iter, solution.status
+            self.coef_norms_[at] = np.linalg.norm(model.coef_)
             self.gaps_[at] = solution.gap / solution.value if solution.value > 0.0 else solution.gap
             self.n_passes_ += solution.passes
             if best < 0 or self.scores_[at] > self.scores_[fold, 0, best]:
