@@ -152,6 +152,8 @@ def test_wrong_soft_labels_are_named(probabilities, classes, message):
         ({"C": "1"}, TypeError, "C must be"),
         ({"tol": -1e-4}, ValueError, "tol == -0.0001"),
         ({"max_iter": 1.5}, TypeError, "max_iter must be"),
+        ({"fit_intercept": "no"}, TypeError, "fit_intercept must be"),
+        ({"warm_start": 1}, TypeError, "warm_start must be"),
         ({"class_weight": "even"}, ValueError, "class_weight"),
     ],
 )

@@ -64,6 +64,12 @@ def check_stopping(tol: Any, max_iter: Any) -> None:
     check_scalar(max_iter, "max_iter", Integral, min_val=0)
 
 
+def check_flag(value: Any, name: str) -> bool:
+    """Return a parameter that is true or false; raise TypeError on anything else, such as a string."""
+    check_scalar(value, name, (bool, np.bool_))
+    return bool(value)
+
+
 def penalty_grid(Cs: Any) -> np.ndarray:
     """Return inverse penalties as an array: those given, or as many as given from 1e-4 to 1e4, evenly in log C.
 

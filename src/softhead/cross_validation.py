@@ -16,7 +16,7 @@ from sklearn.utils import check_consistent_length, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from softhead._problem import check_stopping, linear_problem, penalty, penalty_grid
+from softhead._problem import check_flag, check_stopping, linear_problem, penalty, penalty_grid
 from softhead._weights import class_factors, row_weights
 from softhead.estimator import SoftmaxClassifier, fitted_attributes
 from softhead.linear.objective import LinearSoftmaxObjective
@@ -155,6 +155,8 @@ class SoftmaxClassifierCV(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             On features that are not finite, fewer than two classes, or invalid weights or parameters.
         """
         check_stopping(self.tol, self.max_iter)
+        check_flag(self.fit_intercept, "fit_intercept")
+        check_flag(self.refit, "refit")
         Cs = penalty_grid(self.Cs)
         X, y = validate_data(self, X, y, accept_sparse="csr", dtype=(np.float64, np.float32))
         check_classification_targets(y)

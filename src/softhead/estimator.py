@@ -17,7 +17,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
-from softhead._problem import check_stopping, linear_problem, public_coefficients
+from softhead._problem import check_flag, check_stopping, linear_problem, public_coefficients
 from softhead._state import fields, labels_from_state, labels_to_state, require, texts
 from softhead._weights import check_class_weight, class_factors, row_weights
 from softhead.functional import log_softmax, softmax
@@ -347,6 +347,8 @@ class SoftmaxClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):  
         if np.isnan(self.C):
             raise ValueError("C == nan, must be a number")
         check_stopping(self.tol, self.max_iter)
+        check_flag(self.fit_intercept, "fit_intercept")
+        check_flag(self.warm_start, "warm_start")
 
     def _check_rows(self, X: Any) -> Any:
         check_is_fitted(self)

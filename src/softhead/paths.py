@@ -9,7 +9,7 @@ from sklearn.base import clone
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import validate_data
 
-from softhead._problem import check_stopping, linear_problem, penalty, penalty_grid, public_coefficients
+from softhead._problem import check_flag, check_stopping, linear_problem, penalty, penalty_grid, public_coefficients
 from softhead._weights import class_factors, row_weights
 from softhead.estimator import SoftmaxClassifier
 from softhead.linear.path import solve_path
@@ -143,16 +143,17 @@ def softmax_path(
     True
     """
     check_stopping(tol, max_iter)
+    fit_intercept = check_flag(fit_intercept, "fit_intercept")
     grid = penalty_grid(Cs)
     template = SoftmaxClassifier(
-        fit_intercept=bool(fit_intercept), class_weight=class_weight, tol=float(tol), max_iter=int(max_iter)
+        fit_intercept=fit_intercept, class_weight=class_weight, tol=float(tol), max_iter=int(max_iter)
     )
     X, y = validate_data(template, X, y, accept_sparse="csr", dtype=(np.float64, np.float32))
     check_classification_targets(y)
     classes, codes = np.unique(y, return_inverse=True)
     weight = row_weights(sample_weight, X)
     weight *= class_factors(class_weight, classes, y, weight)[codes]
-    objective = linear_problem(X, codes, weight, classes, C=np.inf, fit_intercept=bool(fit_intercept))
+    objective = linear_problem(X, codes, weight, classes, C=np.inf, fit_intercept=fit_intercept)
 
     order = np.argsort(grid, kind="stable")
     l2s = [penalty(C, float(weight.sum()), len(classes)) for C in grid[order]]

@@ -95,6 +95,7 @@ def test_json_lines_without_text_are_a_table(tmp_path):
         (b'{"text": "a", "label": 1}\n\n"x"\n', "line 3: is not a JSON object"),
         (b'{"text": "a", "label": 1}\n{"text": \n', r"line 2: is not valid JSON"),
         (b"[" * 100_000, r"line 1: is not valid JSON"),
+        (b'{"text": "a", "label": 1, "text": "b"}', "line 1: has the key 'text' twice"),
         (b'{"text": "\xff", "label": 1}', "line 1: is not UTF-8"),
         (b'{"text": "\\ud800", "label": 1}', "line 1, column 'text': holds half of a surrogate pair"),
         (b'{"text": "a", "label": 1}\n{"text": 5, "label": 1}', "line 2, column 'text': found a whole number, after a"),
@@ -125,6 +126,14 @@ def test_texts_are_of_tables_only(tmp_path):
     (tmp_path / "a.jsonl").write_text(lines())
     with pytest.raises(DataError, match="cannot be both text and target"):
         read(tmp_path / "a.jsonl", text="label")
+
+
+def test_options_for_categories_are_not_for_texts(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.jsonl").write_text(lines())
+    code, _, err = softhead("train", "a.jsonl", "--text", "text", "--target", "label", "--max-categories", "5")
+    assert code == 2
+    assert "not together with --text" in " ".join(err.split())
 
 
 def test_texts_without_words_are_refused(tmp_path, monkeypatch):

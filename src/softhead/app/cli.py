@@ -174,7 +174,10 @@ def train(
     max_iter: Annotated[int, typer.Option(help="Iterations of the solver at most.", min=0)] = 1000,
     intercept: Annotated[bool, typer.Option(help="Fit unpenalised intercepts.")] = True,
     balanced: Annotated[bool, typer.Option("--balanced", help="Give every class the same weight.")] = False,
-    max_categories: Annotated[int, typer.Option(help="Output columns of a category column at most.", min=2)] = 100,
+    max_categories: Annotated[
+        int | None,
+        typer.Option(help="Output columns of a category column at most; 100 by default.", min=2, show_default=False),
+    ] = None,
     test_size: Annotated[
         float, typer.Option(help="Part of the rows to hold out and test on; 0 trains on all.", min=0.0, max=0.9)
     ] = 0.2,
@@ -201,6 +204,10 @@ def train(
         raise typer.BadParameter("not together with --sweep, which chooses it", param_hint="--C")
     if not sweep and (penalties != "10" or folds != 5):
         raise typer.BadParameter("only together with --sweep", param_hint="--Cs, --cv")
+    if text is not None and max_categories is not None:
+        raise typer.BadParameter(
+            "not together with --text, which uses no category columns", param_hint="--max-categories"
+        )
     if sweep:
         _grid(penalties)
     dataset = load_data(data, target=target, features=features, known=KnownColumns(text=text))
@@ -221,7 +228,7 @@ def train(
         trained = training.train(
             dataset,
             classifier=classifier,
-            encoder=TableEncoder(max_categories=max_categories) if text is None else TextEncoder(),
+            encoder=TableEncoder(max_categories=max_categories or 100) if text is None else TextEncoder(),
             test_size=test_size,
             seed=seed,
         )

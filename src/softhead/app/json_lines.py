@@ -45,12 +45,27 @@ def read_json_lines(data: bytes, columns: Iterable[str] | None) -> tuple[Any, Ca
     return pa.table(table), place
 
 
+class _DuplicateError(ValueError):
+    """A key that an object has twice."""
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object of JSON as a dict, or raise: the last value of a key would silently win."""
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise _DuplicateError(next(key for key in keys if keys.count(key) > 1))
+    return value
+
+
 def _object(line: bytes, number: int) -> dict[str, Any]:
     """Return the object in a line."""
     try:
-        value = json.loads(line.decode())
+        value = json.loads(line.decode(), object_pairs_hook=_without_duplicates)
     except UnicodeDecodeError:
         raise ContentError(f"line {number}: is not UTF-8 text") from None
+    except _DuplicateError as error:
+        raise ContentError(f"line {number}: has the key {error.args[0]!r} twice") from None
     except (ValueError, RecursionError) as error:
         raise ContentError(f"line {number}: is not valid JSON ({error})") from None
     if not isinstance(value, dict):
