@@ -36,6 +36,9 @@ class LinearSoftmaxObjective:
     fit_intercept : bool
     dtype : dtype, optional
         Of the products; that of `X` by default.
+    total_weight : float, optional
+        What the rows' weights are divided by: their sum by default. A part of the rows, with the sum over all of them
+        and no penalty, gives its share of every sum over rows.
     """
 
     def __init__(
@@ -48,6 +51,7 @@ class LinearSoftmaxObjective:
         l2: float = 0.0,
         fit_intercept: bool = True,
         dtype: np.dtype | None = None,
+        total_weight: float | None = None,
     ) -> None:
         self.blocks = RowBlocks(X, X.dtype if dtype is None else dtype, n_classes)
         self._compiled: DensePasses | SparsePasses | None = None
@@ -62,7 +66,8 @@ class LinearSoftmaxObjective:
         self.shape = (n_classes, self.n_features + fit_intercept)
         weight = np.ones(self.n_rows) if sample_weight is None else np.asarray(sample_weight, np.float64)
         self.sample_weight = weight
-        self.row_weights = weight / weight.sum()  # a
+        self.total_weight = float(weight.sum()) if total_weight is None else total_weight
+        self.row_weights = weight / self.total_weight  # a
         self.passes = 0.0  # reads of X; one that only takes logits counts half
         self._of_data: dict[str, Any] = {}  # computed once, whatever the penalty
 
@@ -76,6 +81,7 @@ class LinearSoftmaxObjective:
                 sample_weight=self.sample_weight,
                 fit_intercept=self.fit_intercept,
                 dtype=np.dtype(np.float64),
+                total_weight=self.total_weight,
             )
         wide: LinearSoftmaxObjective = self._of_data["wide"]
         return wide.with_l2(self.l2)
@@ -144,6 +150,13 @@ class LinearSoftmaxObjective:
 
     def intercept_system(self, coef: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the gradient and the Hessian of F in the intercepts alone: pbar - pi and diag(pbar) - P^T A P."""
+        mean, second = self.intercept_moments(coef)
+        scale = second.sum(axis=1)
+        hessian = np.diag(scale) - second
+        return mean - self.target_moments()[1], hessian / max(float(scale.sum()), np.finfo(float).tiny)
+
+    def intercept_moments(self, coef: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return pbar = sum_i a_i p_i, and P^T A P over all rows or over a sample of them."""
         # P^T A P costs n C^2: where that is more than the rest of a pass, a sample of blocks estimates it.
         stride = 1 + self.n_classes // (4 * self.n_features + 64)
         if self._compiled is not None:
@@ -158,9 +171,7 @@ class LinearSoftmaxObjective:
                 if index % stride == 0:
                     second += (p * a[:, None].astype(self.dtype)).T @ p
         self.passes += 0.5
-        scale = second.sum(axis=1)
-        hessian = np.diag(scale) - second
-        return mean - self.target_moments()[1], hessian / max(float(scale.sum()), np.finfo(float).tiny)
+        return mean, second
 
     def compiled_gram(self, coef: np.ndarray | None, stride: int) -> np.ndarray | None:
         """Return the mean of w_i x~_i x~_i^T over every `stride`-th row, from compiled passes; None without these."""
@@ -170,6 +181,18 @@ class LinearSoftmaxObjective:
         self.passes += 0.5 / stride
         gram /= float(self.row_weights[::stride].sum())
         return gram if self.fit_intercept else gram[:-1, :-1]
+
+    def sample(self, stride: int) -> "LinearSoftmaxObjective":
+        """Return the objective of every `stride`-th row, without the penalty."""
+        chosen = slice(None, None, stride)
+        return LinearSoftmaxObjective(
+            self.X[chosen] if stride > 1 else self.X,
+            self.targets[chosen],
+            n_classes=self.n_classes,
+            sample_weight=self.sample_weight[chosen],
+            dtype=self.dtype,
+            fit_intercept=self.fit_intercept,
+        )
 
     def target_moments(self) -> tuple[np.ndarray, np.ndarray]:
         """Return X^T A Q as (n_classes, n_features) and pi = sum_i a_i q_i as (n_classes,): they are constant."""

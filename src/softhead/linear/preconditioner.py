@@ -100,7 +100,7 @@ class Hessian:
         coupled = np.zeros((coef.size, coef.size))
         blocks = np.zeros((classes, columns, columns))
         stride = max(1, objective.n_rows // _HESSIAN_ROWS)
-        sample = _sample(objective, stride)
+        sample = objective.sample(stride)
         for rows, block, p in sample._logits(coef):
             probabilities(p)
             x = _with_intercept(objective, block, np.sqrt(sample.row_weights[rows]))
@@ -184,7 +184,7 @@ class _Diagonal:
         diagonal = np.zeros(objective.shape[1])
         stride = max(1, objective.n_rows // (10 * _MIN_ROWS))
         for block, w in _weighted_rows(objective, coef, stride):
-            squares = block.power(2) if objective.blocks.sparse else block**2
+            squares = block**2 if isinstance(block, np.ndarray) else block.power(2)
             diagonal[: objective.n_features] += squares.T @ w
             if objective.fit_intercept:
                 diagonal[-1] += w.sum()
@@ -195,24 +195,11 @@ class _Diagonal:
         return gradient / self._diagonal
 
 
-def _sample(objective: LinearSoftmaxObjective, stride: int) -> LinearSoftmaxObjective:
-    """Return the objective of every `stride`-th row, without the penalty."""
-    chosen = slice(None, None, stride)
-    return LinearSoftmaxObjective(
-        objective.X[chosen] if stride > 1 else objective.X,
-        objective.targets[chosen],
-        n_classes=objective.n_classes,
-        sample_weight=objective.sample_weight[chosen],
-        dtype=objective.dtype,
-        fit_intercept=objective.fit_intercept,
-    )
-
-
 def _weighted_rows(
     objective: LinearSoftmaxObjective, coef: np.ndarray | None, stride: int
 ) -> Iterator[tuple[Any, np.ndarray]]:
     """Yield ``(block, a_i w_i)`` over every `stride`-th row, the weights scaled to stand for all rows."""
-    sample = _sample(objective, stride)
+    sample = objective.sample(stride)
     objective.passes += 0.5 / stride
     if coef is None:
         for rows, block in sample.blocks:
