@@ -84,7 +84,7 @@ class SoftmaxClassifierCV(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     best_estimator_ : SoftmaxClassifier
         The fitted classifier, which predicts; it is what `save` writes.
     n_features_in_ : int
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Where the features had names that are all strings.
 
     Warns

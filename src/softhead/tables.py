@@ -61,7 +61,7 @@ class TableEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     ----------
     n_features_in_ : int
         Number of columns of the table, or of numbers in one row of the array.
-    feature_names_in_ : ndarray of shape (n_features_in_,), dtype object
+    feature_names_in_ : ndarray of shape (`n_features_in_`,), dtype object
         Names of the columns of the table, where they are strings.
     feature_shape_ : tuple of int or None
         Shape of one row of the array, such as (28, 28) for images; None for a table.
