@@ -3,6 +3,7 @@
 import ast
 import doctest
 import inspect
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -119,6 +120,12 @@ def test_public_names_are_complete_and_alike_in_every_list():
     assert listed == {name: f"softhead.{home}" for name, home in softhead._HOME.items()}
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         softhead.nothing  # noqa: B018
+
+
+def test_public_names_are_in_the_reference_and_nothing_else_is():
+    page = (Path(__file__).parents[1] / "docs" / "api.rst").read_text(encoding="utf-8")
+    listed = re.findall(r"^   (\w+)$", page, re.MULTILINE)
+    assert sorted(listed) == sorted(softhead._HOME), "every public name has one line in docs/api.rst"
 
 
 @pytest.mark.parametrize("name", sorted(softhead._HOME))

@@ -6,18 +6,10 @@ from pathlib import Path
 
 import pytest
 
-import softhead
-
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 GALLERY = sorted((DOCS / "gallery").glob("plot_*.py"))
 PAGES = sorted([*ROOT.glob("*.md"), *DOCS.glob("*.md")])
-
-
-def test_every_public_name_has_its_line_in_the_reference_and_nothing_else_has():
-    page = (DOCS / "api.rst").read_text(encoding="utf-8")
-    listed = re.findall(r"^   (\w+)$", page, re.MULTILINE)
-    assert sorted(listed) == sorted(set(softhead.__all__) - {"__version__"})
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
