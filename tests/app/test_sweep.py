@@ -47,7 +47,12 @@ def test_held_out_rows_have_no_part_in_the_choice_and_json_tells_all():
     assert [point["log_loss"] for point in out["sweep"]] == pytest.approx(-search.scores_.mean(axis=(0, 1)), rel=1e-9)
     assert [point["C"] for point in out["sweep"] if point["chosen"]] == [out["C"]] == [search.C_]
     assert all(0.0 <= point["gap"] <= 1e-4 for point in out["sweep"])
-    model = read_model("iris.safetensors").model[-1]
+    assert [point["log_loss_std"] for point in out["sweep"]] == pytest.approx(search.scores_.std(axis=(0, 1)), rel=1e-9)
+    norms = search.coef_norms_.mean(axis=(0, 1))
+    assert [point["coef_norm"] for point in out["sweep"]] == pytest.approx(norms, rel=1e-6)
+    stored = read_model("iris.safetensors")
+    assert training.Record.read(stored.record).sweep == out["sweep"]
+    model = stored.model[-1]
     assert type(model) is SoftmaxClassifier
     np.testing.assert_array_equal(model.coef_, search.coef_)
 
@@ -58,3 +63,12 @@ def test_held_out_rows_have_no_part_in_the_choice_and_json_tells_all():
 )
 def test_options_that_say_two_things_are_refused(options):
     assert "Invalid value" in softhead_command("train", "iris", *options, code=2)[1]
+
+
+@pytest.mark.parametrize("sweep", [3, [3], [{"C": 1.0}], "x"])
+def test_a_record_whose_sweep_is_none_of_ours_is_not_read(sweep):
+    softhead_command("train", "iris")
+    record = read_model("iris.safetensors").record
+    assert training.Record.read(record).sweep is None
+    assert training.Record.read({name: record[name] for name in record if name != "sweep"}) is not None
+    assert training.Record.read(record | {"sweep": sweep}) is None

@@ -38,6 +38,7 @@ class Record(NamedTuple):
     rows: int
     held_out: np.ndarray  # mask of rows, packed
     fingerprint: str
+    sweep: list[dict[str, Any]] | None = None  # a Sweep for each C; files of before this was kept have none
 
     @classmethod
     def read(cls, value: object) -> "Record | None":
@@ -48,10 +49,16 @@ class Record(NamedTuple):
             "seed": int,
             "rows": int,
             "held_out": np.ndarray,
+            "sweep": (list, type(None)),
         }
-        if not isinstance(value, dict) or value.keys() != set(cls._fields):
+        if not isinstance(value, dict):
+            return None
+        value = cls._field_defaults | value
+        if value.keys() != set(cls._fields):
             return None
         if not all(isinstance(value[name], kinds.get(name, str)) for name in cls._fields):
+            return None
+        if not all(_is_sweep(point) for point in value["sweep"] or ()):
             return None
         record = cls(**value)
         packed = record.held_out
@@ -64,12 +71,21 @@ class Record(NamedTuple):
 
 
 class Sweep(NamedTuple):
-    """One C of a sweep: its mean log loss over the folds, and the largest relative gap of their fits."""
+    """One C of a sweep: log loss (mean and standard deviation over the folds), largest relative gap, mean norm."""
 
     C: float
     log_loss: float
+    log_loss_std: float
     gap: float
+    coef_norm: float
     chosen: bool
+
+
+def _is_sweep(point: object) -> bool:
+    """Return whether a value from a model file is what was stored of a Sweep."""
+    if not isinstance(point, dict) or point.keys() != set(Sweep._fields):
+        return False
+    return all(isinstance(point[name], bool if name == "chosen" else float) for name in Sweep._fields)
 
 
 class Trained(NamedTuple):
@@ -121,6 +137,7 @@ def train(
         data.n_rows,
         np.packbits(held_out),
         fingerprint(matrix, target),
+        [point._asdict() for point in sweep] or None,
     )
     scores = score(classifier, matrix[held_out], target[held_out]) if held_out.any() else None
     return Trained(model, record, scores, time.perf_counter() - start, sweep)
@@ -128,11 +145,11 @@ def train(
 
 def _sweep(search: SoftmaxClassifierCV) -> list[Sweep]:
     """Return what a search found, in increasing C."""
-    losses, gaps = -search.scores_.mean(axis=(0, 1)), search.gaps_.max(axis=(0, 1))
-    return [
-        Sweep(float(search.Cs_[i]), float(losses[i]), float(gaps[i]), bool(search.Cs_[i] == search.C_))
-        for i in np.argsort(search.Cs_)
-    ]
+    losses, spread = -search.scores_.mean(axis=(0, 1)), search.scores_.std(axis=(0, 1))
+    gaps, norms = search.gaps_.max(axis=(0, 1)), search.coef_norms_.mean(axis=(0, 1))
+    columns = (search.Cs_, losses, spread, gaps, norms, search.Cs_ == search.C_)
+    order = np.argsort(search.Cs_)
+    return [Sweep(*point) for point in zip(*(column[order].tolist() for column in columns), strict=True)]
 
 
 def evaluate(model: Pipeline, record: Record | None, data: Dataset) -> tuple[Scores, bool]:
