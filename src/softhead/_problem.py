@@ -7,6 +7,7 @@ import numpy as np
 from scipy import sparse
 from sklearn.utils import check_scalar
 
+from softhead.linear.contract import Objective
 from softhead.linear.objective import LinearSoftmaxObjective
 
 
@@ -95,7 +96,7 @@ def penalty_grid(Cs: Any) -> np.ndarray:
     return grid
 
 
-def public_coefficients(objective: LinearSoftmaxObjective, coef: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def public_coefficients(objective: Objective, coef: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return weights and intercepts in the dtype of the data, of two classes as one row."""
     weights, intercepts = objective.split(coef.astype(objective.dtype))
     if objective.n_classes == 2:

@@ -22,7 +22,7 @@ from softhead._state import fields, labels_from_state, labels_to_state, require,
 from softhead._weights import check_class_weight, class_factors, row_weights
 from softhead.functional import log_softmax, softmax
 from softhead.linear.blocks import RowBlocks
-from softhead.linear.objective import LinearSoftmaxObjective
+from softhead.linear.contract import Objective
 from softhead.linear.solution import Callback, Progress, Status
 from softhead.linear.solver import solve
 
@@ -397,7 +397,7 @@ class SoftmaxClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):  
             )
         return self
 
-    def _start(self, objective: LinearSoftmaxObjective, classes: np.ndarray) -> np.ndarray:
+    def _start(self, objective: Objective, classes: np.ndarray) -> np.ndarray:
         """Return the first coefficients: those of the last fit in a warm start, else zeros."""
         start = np.zeros(objective.shape)
         if self.warm_start and hasattr(self, "coef_") and np.array_equal(self.classes_, classes):
@@ -410,9 +410,7 @@ class SoftmaxClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):  
                 intercepts[...] = intercept
         return start
 
-    def _report_to(
-        self, context: Any, objective: LinearSoftmaxObjective, classes: np.ndarray, seen: dict[str, Any]
-    ) -> Callback:
+    def _report_to(self, context: Any, objective: Objective, classes: np.ndarray, seen: dict[str, Any]) -> Callback:
         """Return a solver callback that shows scikit-learn's callbacks the model of every iteration."""
         counter = itertools.count()
 
@@ -426,7 +424,7 @@ class SoftmaxClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):  
 
 
 def fitted_attributes(
-    objective: LinearSoftmaxObjective,
+    objective: Objective,
     coef: np.ndarray,
     classes: np.ndarray,
     n_iter: int,

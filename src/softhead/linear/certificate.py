@@ -4,12 +4,12 @@ import numpy as np
 from scipy.special import xlogy
 
 from softhead.kernels.algebra import dot
-from softhead.linear.objective import LinearSoftmaxObjective
+from softhead.linear.contract import Objective
 
 _COLUMNS = 4096  # taken at a time: sums over as many features and 20 classes are made in cache
 
 
-def duality_gap(objective: LinearSoftmaxObjective, coef: np.ndarray, gradient: np.ndarray) -> tuple[float, float]:
+def duality_gap(objective: Objective, coef: np.ndarray, gradient: np.ndarray) -> tuple[float, float]:
     r"""Return ``(gap, slack)``: F(coef) - min F <= gap, and the part `slack` of it that the intercepts cause.
 
     For any distributions p'_i, log-sum-exp is at least p'_i . z + H(p'_i). With that, minimising over W, and over b
@@ -32,7 +32,7 @@ def duality_gap(objective: LinearSoftmaxObjective, coef: np.ndarray, gradient: n
 
     Parameters
     ----------
-    objective : LinearSoftmaxObjective
+    objective : Objective
     coef : ndarray of the objective's coefficient shape
     gradient : ndarray of the same shape, the gradient of F at `coef`
     """
@@ -69,7 +69,7 @@ def duality_gap(objective: LinearSoftmaxObjective, coef: np.ndarray, gradient: n
     return max(curved + slack, 0.0), abs(slack)
 
 
-def rounding_allowance(objective: LinearSoftmaxObjective, coef: np.ndarray, value: float) -> float:
+def rounding_allowance(objective: Objective, coef: np.ndarray, value: float) -> float:
     """Return what float64 rounding may add to a computed gap, so that it stays a bound near the optimum.
 
     A row's loss moves by (p - q) . dz when rounding moves its logits by dz, and ||p - q||_1 is at most twice the loss:
@@ -81,7 +81,7 @@ def rounding_allowance(objective: LinearSoftmaxObjective, coef: np.ndarray, valu
     return 4.0 * float(np.finfo(np.float64).eps) * float(np.sqrt(objective.n_features + 1)) * logits * abs(value)
 
 
-def polish_intercepts(objective: LinearSoftmaxObjective, coef: np.ndarray, *, target: float) -> np.ndarray:
+def polish_intercepts(objective: Objective, coef: np.ndarray, *, target: float) -> np.ndarray:
     """Return `coef` after Newton steps on the intercepts alone, until ||g_b||_1 <= target: at most 4 half passes."""
     best, best_norm = coef, np.inf
     for _ in range(4):
@@ -95,7 +95,7 @@ def polish_intercepts(objective: LinearSoftmaxObjective, coef: np.ndarray, *, ta
     return best
 
 
-def intercept_step(objective: LinearSoftmaxObjective, coef: np.ndarray) -> tuple[float, np.ndarray]:
+def intercept_step(objective: Objective, coef: np.ndarray) -> tuple[float, np.ndarray]:
     """Return ||g_b||_1 at `coef` and the Newton step of the intercepts alone, at half a pass."""
     residual, hessian = objective.intercept_system(coef)
     norm = float(np.abs(residual).sum())

@@ -9,7 +9,7 @@ import numpy as np
 
 from softhead.kernels.algebra import add_multiple, dot
 from softhead.linear.certificate import duality_gap, polish_intercepts, rounding_allowance
-from softhead.linear.objective import LinearSoftmaxObjective
+from softhead.linear.contract import Objective
 from softhead.linear.preconditioner import Metric, Preconditioner, preconditioner
 from softhead.linear.solution import Callback, Pair, Progress, Solution, Status
 
@@ -29,7 +29,7 @@ class _Point(NamedTuple):
 
 
 def solve(
-    objective: LinearSoftmaxObjective,
+    objective: Objective,
     coef: np.ndarray,
     *,
     tol: float,
@@ -67,9 +67,7 @@ class _Run:
     point: _Point
     metric: Preconditioner
 
-    def __init__(
-        self, objective: LinearSoftmaxObjective, tol: float, pairs: Iterable[Pair], new_metric: Metric, wide: bool
-    ) -> None:
+    def __init__(self, objective: Objective, tol: float, pairs: Iterable[Pair], new_metric: Metric, wide: bool) -> None:
         self.tol = tol
         self.new_metric = new_metric
         self.original = objective
@@ -258,7 +256,7 @@ def quasi_newton(gradient: np.ndarray, pairs: Sequence[Pair], metric: Preconditi
 
 
 def line_search(
-    objective: LinearSoftmaxObjective,
+    objective: Objective,
     start: _Point,
     direction: np.ndarray,
     held: Callable[[np.ndarray], np.ndarray],

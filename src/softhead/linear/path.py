@@ -8,8 +8,8 @@ import numpy as np
 from softhead.kernels.algebra import dot
 from softhead.linear import blas
 from softhead.linear.certificate import intercept_step
+from softhead.linear.contract import Objective
 from softhead.linear.lbfgs import MAX_INTERCEPT_CLASSES, quasi_newton
-from softhead.linear.objective import LinearSoftmaxObjective
 from softhead.linear.path_metric import PathMetric
 from softhead.linear.solution import Callback, Pair, Solution
 from softhead.linear.solver import solve
@@ -20,7 +20,7 @@ _MOST_MAGNIFIED = 100.0
 
 
 def solve_path(
-    objective: LinearSoftmaxObjective,
+    objective: Objective,
     l2s: Sequence[float],
     *,
     tol: float,
@@ -37,7 +37,7 @@ def solve_path(
 
     Parameters
     ----------
-    objective : LinearSoftmaxObjective
+    objective : Objective
         Its own penalty plays no part.
     l2s : sequence of float
     tol, max_iter, callback
@@ -119,7 +119,7 @@ class _Track:
         return np.sum([factor * coef for factor, (_, coef) in zip(factors, points, strict=True)], axis=0)
 
 
-def _under(pair: Pair, change: float, objective: LinearSoftmaxObjective) -> Pair:
+def _under(pair: Pair, change: float, objective: Objective) -> Pair:
     """Return a pair as it would be under a penalty larger by `change`."""
     gradient = pair.change.copy()
     step, of_weights = objective.split(pair.step)[0], objective.split(gradient)[0]

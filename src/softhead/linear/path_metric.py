@@ -6,7 +6,7 @@ from typing import Protocol
 import numpy as np
 
 from softhead.kernels.algebra import Factor
-from softhead.linear.objective import LinearSoftmaxObjective
+from softhead.linear.contract import Objective
 from softhead.linear.preconditioner import (
     MAX_HESSIAN_SIZE,
     Hessian,
@@ -57,7 +57,7 @@ class PathMetric:
         self._passes = 0.0  # in all, before the current run
         self._suited = True
 
-    def __call__(self, objective: LinearSoftmaxObjective, coef: np.ndarray | None, *, budget: float) -> Preconditioner:
+    def __call__(self, objective: Objective, coef: np.ndarray | None, *, budget: float) -> Preconditioner:
         """Return the metric for `objective`, from `coef` where it is renewed."""
         if coef is None:
             return preconditioner(objective, None, budget=budget)
@@ -108,7 +108,7 @@ class PathMetric:
             self._records.pop(0)
 
 
-def _gram_cost(objective: LinearSoftmaxObjective) -> float:
+def _gram_cost(objective: Objective) -> float:
     """Return about how many passes over the data the eigenvectors of a Gram matrix cost; see `hessian_cost`."""
     n, d, classes = objective.n_rows, objective.n_features, objective.n_classes
     rows = min(n, max(_MIN_ROWS, _ROWS_PER_FEATURE * d))
@@ -133,7 +133,7 @@ class _EigenGram:
         self.nbytes = 2 * vectors.nbytes
 
     @classmethod
-    def of(cls, objective: LinearSoftmaxObjective, coef: np.ndarray) -> "_EigenGram | None":
+    def of(cls, objective: Objective, coef: np.ndarray) -> "_EigenGram | None":
         """Return that of an objective at `coef`; None where the shape or the scales of its data are not for it."""
         n_rows, n_features = objective.n_rows, objective.n_features
         if n_features > min(n_rows, _MAX_FEATURES):

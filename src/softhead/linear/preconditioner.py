@@ -24,7 +24,7 @@ import numpy as np
 from softhead.kernels.algebra import Factor
 from softhead.kernels.residuals import probabilities
 from softhead.linear import blas
-from softhead.linear.objective import LinearSoftmaxObjective
+from softhead.linear.contract import Objective
 
 _HESSIAN_ROWS = 8000
 _THREADED_WORK = 2**33  # multiply-adds of a Hessian, a tenth of a second, that are worth the threads of BLAS
@@ -45,13 +45,13 @@ class Preconditioner(Protocol):
 class Metric(Protocol):
     """What gives a run its metric: `preconditioner`, or what reuses the metric of a neighbouring problem."""
 
-    def __call__(self, objective: LinearSoftmaxObjective, coef: np.ndarray | None, *, budget: float) -> Preconditioner:
+    def __call__(self, objective: Objective, coef: np.ndarray | None, *, budget: float) -> Preconditioner:
         """Return a metric for `objective` at `coef`, worth about `budget` passes."""
         ...
 
 
 @np.errstate(over="ignore", invalid="ignore")  # _Inverse tells of squares that overflow
-def preconditioner(objective: LinearSoftmaxObjective, coef: np.ndarray | None, *, budget: float) -> Preconditioner:
+def preconditioner(objective: Objective, coef: np.ndarray | None, *, budget: float) -> Preconditioner:
     """Return the metric at `coef` that fits the shape of the data and costs at most about `budget` passes.
 
     Where the budget allows it, that is the Hessian with its class coupling, on up to 8,000 rows; else M. Without a
@@ -69,7 +69,7 @@ def preconditioner(objective: LinearSoftmaxObjective, coef: np.ndarray | None, *
     return _Diagonal(objective, coef)
 
 
-def hessian_cost(objective: LinearSoftmaxObjective) -> float:
+def hessian_cost(objective: Objective) -> float:
     """Return about how many passes over the data a Hessian of a sample of rows costs, factored.
 
     Its large products are taken to do 4 times as many multiply-adds a second as a pass.
@@ -79,7 +79,7 @@ def hessian_cost(objective: LinearSoftmaxObjective) -> float:
     return work / (4.0 * _pass_work(objective))
 
 
-def _pass_work(objective: LinearSoftmaxObjective) -> float:
+def _pass_work(objective: Objective) -> float:
     """Return what a pass costs in multiply-adds: 2 n_features and the like of 50 for the exponential of each logit.
 
     It is never cheaper than 2e7, for the calls, and classes are taken in vectors.
@@ -90,12 +90,12 @@ def _pass_work(objective: LinearSoftmaxObjective) -> float:
 class Hessian:
     """The Hessian itself, class coupling and all, of rows at a fixed stride."""
 
-    def __init__(self, objective: LinearSoftmaxObjective, coef: np.ndarray) -> None:
+    def __init__(self, objective: Objective, coef: np.ndarray) -> None:
         work = min(objective.n_rows, _HESSIAN_ROWS) * coef.size**2
         with blas.all_threads() if work >= _THREADED_WORK else nullcontext():
             self._sum(objective, coef)
 
-    def _sum(self, objective: LinearSoftmaxObjective, coef: np.ndarray) -> None:
+    def _sum(self, objective: Objective, coef: np.ndarray) -> None:
         classes, columns = coef.shape
         coupled = np.zeros((coef.size, coef.size))
         blocks = np.zeros((classes, columns, columns))
@@ -136,7 +136,7 @@ class Hessian:
 class _FeatureGram:
     """M itself, from rows at a fixed stride, factored by Cholesky."""
 
-    def __init__(self, objective: LinearSoftmaxObjective, coef: np.ndarray | None, budget: float = 0.0) -> None:
+    def __init__(self, objective: Objective, coef: np.ndarray | None, budget: float = 0.0) -> None:
         # In proportion to what the run has cost: late in a long one all rows are worth it.
         wanted = max(_MIN_ROWS, int(0.5 * budget * _pass_work(objective) / (0.5 * objective.n_features**2)))
         if coef is None:
@@ -150,7 +150,7 @@ class _FeatureGram:
         return self._inverse.solve(gradient)
 
 
-def weighted_gram(objective: LinearSoftmaxObjective, coef: np.ndarray | None, stride: int) -> np.ndarray:
+def weighted_gram(objective: Objective, coef: np.ndarray | None, stride: int) -> np.ndarray:
     """Return sum_i a_i w_i x~_i x~_i^T over every `stride`-th row, scaled to stand for all rows."""
     gram = objective.compiled_gram(coef, stride)
     if gram is None:
@@ -164,7 +164,7 @@ def weighted_gram(objective: LinearSoftmaxObjective, coef: np.ndarray | None, st
 class _RowGram:
     """M^-1 = (I - Z^T (lambda I + Z Z^T)^-1 Z) / lambda, with Z the weighted rows: for few rows and many features."""
 
-    def __init__(self, objective: LinearSoftmaxObjective, coef: np.ndarray | None) -> None:
+    def __init__(self, objective: Objective, coef: np.ndarray | None) -> None:
         parts = [_with_intercept(objective, block, np.sqrt(w)) for block, w in _weighted_rows(objective, coef, 1)]
         self._rows = np.concatenate(parts)
         gram = (self._rows @ self._rows.T).astype(np.float64)
@@ -180,7 +180,7 @@ class _RowGram:
 class _Diagonal:
     """The diagonal of M."""
 
-    def __init__(self, objective: LinearSoftmaxObjective, coef: np.ndarray | None) -> None:
+    def __init__(self, objective: Objective, coef: np.ndarray | None) -> None:
         diagonal = np.zeros(objective.shape[1])
         stride = max(1, objective.n_rows // (10 * _MIN_ROWS))
         for block, w in _weighted_rows(objective, coef, stride):
@@ -195,9 +195,7 @@ class _Diagonal:
         return gradient / self._diagonal
 
 
-def _weighted_rows(
-    objective: LinearSoftmaxObjective, coef: np.ndarray | None, stride: int
-) -> Iterator[tuple[Any, np.ndarray]]:
+def _weighted_rows(objective: Objective, coef: np.ndarray | None, stride: int) -> Iterator[tuple[Any, np.ndarray]]:
     """Yield ``(block, a_i w_i)`` over every `stride`-th row, the weights scaled to stand for all rows."""
     sample = objective.sample(stride)
     objective.passes += 0.5 / stride
@@ -211,7 +209,7 @@ def _weighted_rows(
         yield block, sample.row_weights[rows] * np.maximum(spread, 0.0) / (objective.n_classes - 1)
 
 
-def _with_intercept(objective: LinearSoftmaxObjective, block: Any, scale: np.ndarray) -> np.ndarray:
+def _with_intercept(objective: Objective, block: Any, scale: np.ndarray) -> np.ndarray:
     """Return the dense rows [block, 1] times `scale`, in the objective's dtype."""
     dense = block if isinstance(block, np.ndarray) else block.toarray()
     rows = np.ones((len(dense), objective.shape[1]), objective.dtype)

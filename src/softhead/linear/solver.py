@@ -8,6 +8,7 @@ import numpy as np
 
 from softhead.linear import blas, lbfgs
 from softhead.linear.certificate import polish_intercepts
+from softhead.linear.contract import Objective
 from softhead.linear.dual_ascent import DualAscent, suited
 from softhead.linear.objective import LinearSoftmaxObjective
 from softhead.linear.preconditioner import Metric, preconditioner
@@ -19,7 +20,7 @@ _PATIENCE = 30  # sweeps without halving the estimated gap before the ascent is 
 
 
 def solve(
-    objective: LinearSoftmaxObjective,
+    objective: Objective,
     coef: np.ndarray,
     *,
     tol: float,
@@ -34,7 +35,7 @@ def solve(
     A sweep of dual ascent counts as an iteration and as a pass. What it cannot certify, L-BFGS continues.
     """
     with blas.one_thread() if objective.compiled else nullcontext():
-        if suited(objective):
+        if isinstance(objective, LinearSoftmaxObjective) and suited(objective):
             return _ascend(objective, coef, tol, max_iter, callback, metric, wide)
         return lbfgs.solve(
             objective, coef, tol=tol, max_iter=max_iter, callback=callback, pairs=pairs, metric=metric, wide=wide
