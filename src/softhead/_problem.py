@@ -21,16 +21,9 @@ def linear_problem(
     ValueError
         On fewer than two classes, weights whose sum is 0 or overflows, or a penalty that overflows.
     """
-    if len(classes) < 2:
-        raise ValueError(
-            f"y: a classifier needs at least 2 classes; every row is of one class, {classes.tolist()[0]!r}"
-        )
     with np.errstate(over="ignore"):
         total = float(weight.sum())
-    if total == np.inf:
-        raise ValueError("sample_weight: the sum of the weights overflows; scale them down")
-    if not total > 0.0:
-        raise ValueError("sample_weight: every weight is zero; at least one row needs a positive weight")
+    check_total(classes, total)
     return LinearSoftmaxObjective(
         sparse.csr_array(X) if sparse.issparse(X) else X,
         targets,
@@ -39,6 +32,18 @@ def linear_problem(
         l2=penalty(C, total, len(classes)),
         fit_intercept=fit_intercept,
     )
+
+
+def check_total(classes: np.ndarray, total: float) -> None:
+    """Raise on fewer than two classes, or rows whose weights have a sum of 0 or one that overflows."""
+    if len(classes) < 2:
+        raise ValueError(
+            f"y: a classifier needs at least 2 classes; every row is of one class, {classes.tolist()[0]!r}"
+        )
+    if total == np.inf:
+        raise ValueError("sample_weight: the sum of the weights overflows; scale them down")
+    if not total > 0.0:
+        raise ValueError("sample_weight: every weight is zero; at least one row needs a positive weight")
 
 
 def penalty(C: float, total: float, n_classes: int) -> float:

@@ -17,6 +17,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
+from softhead._lazy import LazyRows, is_lazy, lazily
 from softhead._problem import check_flag, check_stopping, linear_problem, public_coefficients
 from softhead._state import fields, labels_from_state, labels_to_state, require, texts
 from softhead._weights import check_class_weight, class_factors, row_weights
@@ -145,6 +146,10 @@ class SoftmaxClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):  
             On features that are not finite, fewer than two classes, or invalid weights or parameters.
         """
         self._check_parameters()
+        if is_lazy(X):
+            rows = LazyRows.read(self, X, y, sample_weight)
+            objective = rows.objective(C=float(self.C), fit_intercept=bool(self.fit_intercept))
+            return self._solve(objective, rows.classes, {"X": X, "y": y})
         X, y = validate_data(self, X, y, accept_sparse="csr", dtype=(np.float64, np.float32))
         check_classification_targets(y)
         classes, codes = np.unique(y, return_inverse=True)
@@ -224,6 +229,8 @@ class SoftmaxClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):  
         -------
         ndarray of shape (n_rows, n_classes), or (n_rows,) for two classes: the logit of the second one.
         """
+        if is_lazy(X):
+            return lazily(self, "decision_function", X)
         X = self._check_rows(X)
         scores = X @ self.coef_.T + self.intercept_
         return scores[:, 0] if len(self.classes_) == 2 else scores
@@ -239,6 +246,8 @@ class SoftmaxClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):  
         -------
         ndarray of shape (n_rows,), of the type of `classes_`
         """
+        if is_lazy(X):
+            return lazily(self, "predict", X)
         X = self._check_rows(X)
         best = np.empty(X.shape[0], np.intp)
         dtype = np.result_type(X.dtype, self.coef_.dtype)
@@ -258,7 +267,7 @@ class SoftmaxClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):  
         -------
         ndarray of shape (n_rows, n_classes)
         """
-        return softmax(self._logits(X))
+        return lazily(self, "predict_proba", X) if is_lazy(X) else softmax(self._logits(X))
 
     def predict_log_proba(self, X: Any) -> np.ndarray:
         """Return the logarithms of the probabilities, exact also where these are close to 0 or 1.
@@ -271,7 +280,7 @@ class SoftmaxClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):  
         -------
         ndarray of shape (n_rows, n_classes)
         """
-        return log_softmax(self._logits(X))
+        return lazily(self, "predict_log_proba", X) if is_lazy(X) else log_softmax(self._logits(X))
 
     def to_state(self) -> dict[str, object]:
         """Return the fitted model as plain values and arrays, for the model file."""
@@ -362,6 +371,10 @@ class SoftmaxClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):  
     def _fit(self, X: Any, targets: np.ndarray, weight: np.ndarray, classes: np.ndarray, seen: dict[str, Any]) -> Self:
         """Solve for `coef_` and `intercept_` and set the fitted attributes; callbacks are shown `seen`."""
         objective = linear_problem(X, targets, weight, classes, C=float(self.C), fit_intercept=bool(self.fit_intercept))
+        return self._solve(objective, classes, seen)
+
+    def _solve(self, objective: Objective, classes: np.ndarray, seen: dict[str, Any]) -> Self:
+        """Solve, and set the fitted attributes; callbacks are shown `seen`."""
         start = self._start(objective, classes)
         context = self._init_callback_context(max_subtasks=None).call_on_fit_task_begin(estimator=self, **seen)
         solution = solve(
@@ -393,7 +406,7 @@ class SoftmaxClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):  
                 f"tol={self.tol:g} times the objective. {cure}; without a penalty (C=inf), classes that a hyperplane "
                 "separates have no optimum.",
                 ConvergenceWarning,
-                stacklevel=4,
+                stacklevel=5,
             )
         return self
 

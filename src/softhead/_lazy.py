@@ -1,0 +1,95 @@
+"""The classifiers on dask collections: recognised by their type's module, and dask is imported inside the call."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import validate_data
+
+from softhead._problem import check_total, penalty
+from softhead._weights import class_factors
+from softhead.linear.contract import Objective
+from softhead.linear.objective import LinearSoftmaxObjective
+
+
+def is_lazy(X: Any) -> bool:
+    """Return whether `X` is a dask collection."""
+    return type(X).__module__.partition(".")[0] == "dask"
+
+
+class LazyRows(NamedTuple):
+    """Checked rows on their workers, with their classes and weights."""
+
+    rows: Any  # DaskRows
+    classes: np.ndarray
+    by_class: np.ndarray  # the weight of each class, with its factor
+
+    @classmethod
+    def read(cls, estimator: Any, X: Any, y: Any, sample_weight: Any) -> "LazyRows":
+        """Return the rows that an estimator is to be fitted to, and set what it notes about its features.
+
+        Raises
+        ------
+        ValueError
+            As for arrays in memory; what is wrong in a chunk is named by the numbers of the chunk and of its row.
+        """
+        from softhead.linear.dask import DaskRows
+
+        if y is None:
+            raise ValueError("y: None; the labels of the rows are needed")
+        _check_table(X)
+        rows, survey = DaskRows.read(X, y, sample_weight)
+        check_classification_targets(survey.labels)
+        factors = class_factors(estimator.class_weight, survey.labels, survey.labels, survey.weights)
+        if hasattr(X, "columns"):
+            validate_data(estimator, X._meta, skip_check_array=True)
+        else:
+            validate_data(estimator, np.empty((1, rows.n_features)), skip_check_array=True)
+        by_class = survey.weights * factors
+        check_total(survey.labels, float(by_class.sum()))
+        return cls(rows.encoded(survey, factors), survey.labels, by_class)
+
+    def objective(self, *, C: float, fit_intercept: bool) -> Objective:
+        """Return the objective of the rows."""
+        from softhead.linear.dask import DaskObjective
+
+        total, n_classes = float(self.by_class.sum()), len(self.classes)
+        chunk = self.rows.sample()
+        sample = LinearSoftmaxObjective(
+            chunk.X,
+            chunk.y,
+            n_classes=n_classes,
+            sample_weight=chunk.weight if chunk.weight.any() else None,
+            fit_intercept=fit_intercept,
+        )
+        return DaskObjective(self.rows, sample, total_weight=total, l2=penalty(C, total, n_classes))
+
+
+def lazily(model: Any, method: str, X: Any) -> Any:
+    """Return the dask array of what a method of a fitted model says of the rows of `X`: nothing is computed."""
+    from softhead.linear.dask import over_rows
+
+    _check_table(X)
+    table = hasattr(X, "columns")
+    validate_data(model, X._meta if table else X, skip_check_array=True, reset=False)
+    bare = type(model)()  # neither names, which chunks do not have, nor callbacks
+    for name in ("classes_", "coef_", "intercept_", "n_features_in_"):
+        setattr(bare, name, getattr(model, name))
+    n_classes = len(model.classes_)
+    if method == "predict":
+        return over_rows(X, bare, method, None, model.classes_.dtype)
+    kinds = X.dtypes if table else [X.dtype]
+    kind = np.float32 if all(kind == np.float32 for kind in kinds) else np.float64
+    width = None if method == "decision_function" and n_classes == 2 else n_classes
+    return over_rows(X, bare, method, width, np.result_type(kind, model.coef_.dtype))
+
+
+def _check_table(X: Any) -> None:
+    """Raise on a table with columns that are not numbers."""
+    for name, dtype in X.dtypes.items() if hasattr(X, "columns") else ():
+        kind = getattr(dtype, "numpy_dtype", dtype)  # of pandas' own types
+        if getattr(kind, "kind", "O") not in "biuf":
+            raise ValueError(
+                f"X: the column {name!r} is of the dtype {dtype}; accepted are numbers. TableEncoder makes numbers of "
+                "a table: make_pipeline(TableEncoder(), classifier)"
+            )

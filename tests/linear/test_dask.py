@@ -1,0 +1,153 @@
+"""Fits on dask collections: the in-memory optimum, the same bits from run to run, errors that name the chunk."""
+
+import numpy as np
+import pytest
+from scipy import sparse
+
+from softhead import SoftmaxClassifier
+
+dask = pytest.importorskip("dask")
+distributed = pytest.importorskip("distributed")
+da = pytest.importorskip("dask.array")
+dd = pytest.importorskip("dask.dataframe")
+pd = pytest.importorskip("pandas")
+
+
+@pytest.fixture(scope="module")
+def client():
+    """One small cluster in this process."""
+    options = {"n_workers": 1, "threads_per_worker": 2, "processes": False, "dashboard_address": None}
+    with distributed.LocalCluster(**options) as cluster, distributed.Client(cluster) as client:
+        yield client
+
+
+@pytest.fixture(params=["threads", "cluster"])
+def scheduler(request, client):
+    with dask.config.set(scheduler="threads" if request.param == "threads" else client):
+        yield request.param
+
+
+def problem(n=2000, d=9, n_classes=4, seed=0):
+    rng = np.random.default_rng(seed)
+    X = rng.normal(size=(n, d)) * np.geomspace(0.1, 10.0, d) + 1.0
+    logits = X @ rng.normal(size=(d, n_classes)) / np.geomspace(1.0, 10.0, d).sum() * 3.0
+    return X, np.array(["a", "b", "c", "d"])[:n_classes][(logits + rng.gumbel(size=logits.shape)).argmax(axis=1)]
+
+
+def in_chunks(sizes, *arrays):
+    return [da.from_array(array, chunks=(sizes, *((n,) for n in array.shape[1:]))) for array in arrays]
+
+
+@pytest.mark.parametrize("sizes", [(2000,), (1000, 1000), (1, 700, 13, 286, 500, 0, 500)], ids=len)
+def test_the_optimum_is_that_in_memory_and_its_bits_are_the_same_again(scheduler, sizes):
+    X, y = problem()
+    expected = SoftmaxClassifier(tol=1e-10).fit(X, y)
+    first, second = (SoftmaxClassifier(tol=1e-10).fit(*in_chunks(sizes, X, y)) for _ in range(2))
+    assert first.status_ == "converged"
+    assert abs(first.objective_ / expected.objective_ - 1.0) < 1e-9
+    np.testing.assert_allclose(first.coef_, expected.coef_, rtol=0.0, atol=1e-5)
+    np.testing.assert_allclose(first.intercept_, expected.intercept_, rtol=0.0, atol=1e-5)
+    assert first.classes_.tolist() == ["a", "b", "c", "d"]
+    assert np.array_equal(first.coef_, second.coef_)
+    assert np.array_equal(first.intercept_, second.intercept_)
+    assert (first.gap_, first.n_iter_) == (second.gap_, second.n_iter_)
+
+
+@pytest.mark.parametrize("n_classes", [2, 4])
+def test_weights_of_rows_and_classes(n_classes):
+    X, y = problem(n_classes=n_classes)
+    weight = np.random.default_rng(1).exponential(size=len(y)) * (np.arange(len(y)) % 7 > 0)
+    options = {"class_weight": "balanced", "tol": 1e-10, "C": 0.3}
+    expected = SoftmaxClassifier(**options).fit(X, y, weight)
+    chunked = SoftmaxClassifier(**options).fit(*in_chunks((500,) * 4, X, y, weight))
+    np.testing.assert_allclose(chunked.coef_, expected.coef_, rtol=0.0, atol=1e-6)
+    assert chunked.objective_ == pytest.approx(expected.objective_, rel=1e-10)
+
+
+@pytest.mark.parametrize("width", [30, 3000])  # expanded in a pass, and not
+def test_sparse_chunks(width):
+    rng = np.random.default_rng(2)
+    X = sparse.random_array((600, width), density=0.02, rng=rng, dtype=np.float32, format="csr")
+    y = (np.asarray(X[:, :5].sum(axis=1)).ravel() > 0).astype(int) + (np.arange(600) % 3 == 0)
+    chunks = [dask.delayed(X[k : k + 200].tocoo()) for k in range(0, 600, 200)]
+    meta = sparse.coo_array((0, width), dtype=np.float32)
+    rows = da.concatenate([da.from_delayed(chunk, (200, width), np.float32, meta=meta) for chunk in chunks])
+    model = SoftmaxClassifier(tol=1e-6).fit(rows, y)
+    expected = SoftmaxClassifier(tol=1e-6).fit(X, y)
+    assert model.coef_.dtype == np.float32
+    assert model.objective_ == pytest.approx(expected.objective_, rel=2e-6)
+
+
+def test_a_data_frame_of_unknown_chunk_sizes(scheduler):
+    X, y = problem(d=3)
+    table = pd.DataFrame(X, columns=["p", "q", "r"]).astype({"q": "float32"})
+    table["of"] = pd.Categorical(y, categories=["d", "c", "b", "a", "never"])
+    table = table.drop(index=range(300, 500))
+    lazy = dd.from_pandas(pd.DataFrame(table), npartitions=3)
+    features = lazy[["p", "q", "r"]]
+    model = SoftmaxClassifier(tol=1e-8).fit(features, lazy["of"])
+    expected = SoftmaxClassifier(tol=1e-8).fit(table[["p", "q", "r"]], table["of"])
+    assert model.feature_names_in_.tolist() == ["p", "q", "r"]
+    assert model.classes_.tolist() == expected.classes_.tolist() == ["a", "b", "c", "d"]
+    np.testing.assert_allclose(model.coef_, expected.coef_, atol=1e-5)
+    assert np.array_equal(model.predict(features).compute(), model.predict(table[["p", "q", "r"]]))
+    with pytest.raises(ValueError, match="feature names"):
+        model.predict(features.rename(columns={"p": "s"}))
+    with pytest.raises(ValueError, match=r"'of' is of the dtype category.*TableEncoder"):
+        SoftmaxClassifier().fit(lazy, lazy["of"])
+
+
+@pytest.mark.parametrize("n_classes", [2, 4])
+def test_predictions_are_lazy_and_those_in_memory(scheduler, n_classes):
+    X, y = problem(n_classes=n_classes)
+    model = SoftmaxClassifier().fit(X, y)
+    (rows,) = in_chunks((700, 300, 1000), X)
+    for method in ("predict", "predict_proba", "predict_log_proba", "decision_function"):
+        expected, lazy = getattr(model, method)(X), getattr(model, method)(rows.rechunk({1: 4}))
+        assert isinstance(lazy, da.Array)
+        assert (lazy.shape, lazy.dtype) == (expected.shape, expected.dtype)
+        if method == "predict":
+            assert np.array_equal(lazy.compute(), expected)
+        else:
+            np.testing.assert_allclose(lazy.compute(), expected, rtol=1e-11, atol=1e-13)
+
+
+def damaged(array, row, value):
+    array = array.copy()
+    array[row] = value
+    return array
+
+
+def test_what_is_wrong_in_a_chunk_is_named(scheduler):
+    X, y = problem(n=100)
+    sizes = (40, 40, 20)
+    fit = SoftmaxClassifier().fit
+    rows, labels = in_chunks(sizes, X, y)
+    with pytest.raises(ValueError, match="X: chunk 1 has a NaN or an infinite number in row 7"):
+        fit(in_chunks(sizes, damaged(X, 47, np.nan))[0], labels)
+    with pytest.raises(ValueError, match="X: chunk 2 has a NaN or an infinite number in row 1"):
+        fit(in_chunks(sizes, damaged(X, 81, np.inf))[0].map_blocks(sparse.csr_array), labels)
+    with pytest.raises(ValueError, match="sample_weight: chunk 0 has a weight that is negative or not finite in row 3"):
+        fit(rows, labels, damaged(np.ones(100), 3, -1.0))
+    narrow = [dask.delayed(X[:40]), dask.delayed(X[40:80, :5]), dask.delayed(X[80:])]
+    narrow = da.concatenate([da.from_delayed(part, (n, 9), float) for part, n in zip(narrow, sizes, strict=True)])
+    with pytest.raises(ValueError, match="X: chunk 1 has 5 columns, from its row 0 on; chunk 0 has 9"):
+        fit(narrow, labels)
+    with pytest.raises(ValueError, match="y: chunk 1 has no label in row 2"):
+        fit(rows, in_chunks(sizes, damaged(y.astype(object), 42, None))[0])
+    with pytest.raises(ValueError, match="y: 90 rows; X has 100"):
+        fit(rows, y[:90])
+    with pytest.raises(ValueError, match="y: 2 chunks; X has 3"):
+        fit(dd.from_pandas(pd.DataFrame(X), npartitions=3), dd.from_pandas(pd.Series(y), npartitions=2))
+    with pytest.raises(ValueError, match="at least 2 classes"):
+        fit(rows, np.full(100, "a"))
+
+
+def test_a_label_that_was_not_there_before_is_named(scheduler):
+    """A chunk that is made again, as after the loss of a worker, may have become another."""
+    from softhead.linear.chunks import encode, read
+
+    X, y = problem(n=10)
+    chunk = read(5, X, damaged(y, 3, "e"), None)
+    with pytest.raises(ValueError, match=r"y: chunk 5 has the label.*'e'.* in row 3, which is not among the 4 classes"):
+        encode(chunk, np.array(["a", "b", "c", "d"]), np.ones(4), "<f8")
