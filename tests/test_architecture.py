@@ -28,6 +28,7 @@ LAYERS = [
     ("_series", "_columns", "tables", "text"),
     ("_problem", "_weights", "_lazy", "estimator"),
     ("cross_validation", "paths"),
+    ("_intervals", "_reliability"),
     ("metrics",),
     ("calibration",),
     ("model_file",),

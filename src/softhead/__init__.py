@@ -35,6 +35,13 @@ if TYPE_CHECKING:  # what type checkers and editors read; tests hold it equal to
     from softhead.losses import cross_entropy as cross_entropy
     from softhead.losses import cross_entropy_hvp as cross_entropy_hvp
     from softhead.losses import cross_entropy_value_and_grad as cross_entropy_value_and_grad
+    from softhead.metrics import brier_score as brier_score
+    from softhead.metrics import calibration_error as calibration_error
+    from softhead.metrics import ks_calibration_error as ks_calibration_error
+    from softhead.metrics import log_loss as log_loss
+    from softhead.metrics import out_of_scope_score as out_of_scope_score
+    from softhead.metrics import reliability_table as reliability_table
+    from softhead.metrics import risk_coverage as risk_coverage
     from softhead.model_file import load as load
     from softhead.model_file import save as save
     from softhead.paths import SoftmaxPath as SoftmaxPath
@@ -54,6 +61,8 @@ _HOME = {
     "TextEncoder": "text",
     "arsm_gradient": "sampling",
     "binary_cross_entropy_with_logits": "likelihood",
+    "brier_score": "metrics",
+    "calibration_error": "metrics",
     "cross_entropy": "losses",
     "cross_entropy_hvp": "losses",
     "cross_entropy_value_and_grad": "losses",
@@ -62,16 +71,21 @@ _HOME = {
     "gumbel_softmax": "sampling",
     "hardmax": "functional",
     "kl_divergence": "divergences",
+    "ks_calibration_error": "metrics",
     "linear_cross_entropy": "fused",
     "linear_cross_entropy_hvp": "fused",
     "linear_cross_entropy_value_and_grad": "fused",
     "load": "model_file",
+    "log_loss": "metrics",
     "log_softmax": "functional",
     "log_softmax_vjp": "derivatives",
     "logsumexp": "functional",
     "nll_loss": "likelihood",
     "normalize": "functional",
     "num_threads": "kernels.threads",
+    "out_of_scope_score": "metrics",
+    "reliability_table": "metrics",
+    "risk_coverage": "metrics",
     "save": "model_file",
     "softmax": "functional",
     "softmax_jacobian": "derivatives",

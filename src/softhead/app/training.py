@@ -8,8 +8,8 @@ import numpy as np
 from scipy import sparse
 from sklearn.pipeline import Pipeline, make_pipeline
 
+from softhead._reliability import top_label_error
 from softhead.app.datasets import DataError, Dataset, KnownColumns
-from softhead.calibration import expected_calibration_error
 from softhead.cross_validation import SoftmaxClassifierCV
 from softhead.estimator import SoftmaxClassifier
 from softhead.tables import TableEncoder
@@ -183,9 +183,10 @@ def score(classifier: SoftmaxClassifier, matrix: Any, target: np.ndarray) -> Sco
         losses[rows] = -log_proba[np.arange(len(log_proba)), codes[rows]]
         confidence[rows] = np.exp(log_proba.max(axis=1))
         correct[rows] = classifier.classes_[codes[rows]] == classifier.predict(matrix[rows])
-    return Scores(
-        len(codes), float(correct.mean()), float(losses.mean()), expected_calibration_error(confidence, correct)
+    error = top_label_error(
+        confidence, correct, np.ones(len(codes)), n_bins=15, strategy="uniform", norm="l1", confidence=0.95
     )
+    return Scores(len(codes), float(correct.mean()), float(losses.mean()), error.value)
 
 
 def predictions(model: Pipeline, data: Dataset, *, probabilities: bool) -> dict[str, np.ndarray]:
