@@ -31,6 +31,12 @@ def bin_of(p: np.ndarray, n_bins: int, limits: np.ndarray | None) -> np.ndarray:
     return np.searchsorted(limits, p)
 
 
+def _number_of_bins(n_bins: int) -> int:
+    if isinstance(n_bins, bool) or not isinstance(n_bins, int | np.integer) or n_bins < 1:
+        raise ValueError(f"n_bins={n_bins!r}; it must be an integer of at least 1")
+    return int(n_bins)
+
+
 class Bins:
     """The differences between outcomes and probabilities, summed over bins; rows are added block by block.
 
@@ -41,9 +47,7 @@ class Bins:
     """
 
     def __init__(self, n_rows: int, n_classes: int, *, n_bins: int) -> None:
-        if isinstance(n_bins, bool) or not isinstance(n_bins, int | np.integer) or n_bins < 1:
-            raise ValueError(f"n_bins={n_bins!r}; it must be an integer of at least 1")
-        self.n_bins, self.n_classes = int(n_bins), n_classes
+        self.n_bins, self.n_classes = _number_of_bins(n_bins), n_classes
         self.offsets = np.arange(n_classes) * self.n_bins
         self.mass = np.zeros(n_classes * self.n_bins)
         self.bootstrap = Bootstrap(n_rows, len(self.mass) + 1)  # the last sum is that of the weights
@@ -148,6 +152,7 @@ def reliability(
     top: np.ndarray, correct: np.ndarray, weight: np.ndarray, *, n_bins: int, strategy: str, confidence: float
 ) -> ReliabilityTable:
     """Return the bins of a reliability diagram."""
+    n_bins = _number_of_bins(n_bins)
     limits = edges(top, weight, n_bins, strategy)
     cells = bin_of(top, n_bins, limits)
     inner = np.arange(1, n_bins) / n_bins if limits is None else limits
