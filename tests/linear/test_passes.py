@@ -95,6 +95,39 @@ def test_sums_that_would_not_fit_are_shared_by_stripes(monkeypatch):
     np.testing.assert_allclose(same, gradient, rtol=0, atol=1e-15)
 
 
+@pytest.mark.parametrize("soft", [False, True])
+def test_at_zero_value_and_gradient_are_those_of_a_pass(soft):
+    objective = LinearSoftmaxObjective(**problem(np.random.default_rng(7), 300, 9, 5, np.float64, soft=soft))
+    value, gradient = objective.loss_gradient(np.zeros(objective.shape))
+    near, slope = objective.loss_gradient(np.full(objective.shape, 1e-300))
+    assert value == pytest.approx(near, rel=1e-14)
+    np.testing.assert_allclose(gradient, slope, rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("soft", "stride"), [(False, 1), (True, 1), (False, 3)])
+def test_second_moments_are_those_of_the_probabilities(soft, stride, dtype):
+    given = problem(np.random.default_rng(8), 3000, 7, 5, dtype, soft=soft)
+    given["sample_weight"][:4] = 0.0
+    objective = LinearSoftmaxObjective(**given)
+    coef = np.random.default_rng(9).normal(size=objective.shape)
+    x = np.column_stack([given["X"].astype(float), np.ones(3000)])[::stride]
+    a = given["sample_weight"][::stride] / given["sample_weight"][::stride].sum()
+    p = np.exp(x @ coef.T)
+    p /= p.sum(axis=1, keepdims=True)
+    joint = (p[:, :, None] * x[:, None, :]).reshape(len(x), -1)
+    tolerance = 50.0 * float(np.finfo(dtype).eps)
+    np.testing.assert_allclose(
+        objective.compiled_coupling(coef, stride), (joint * a[:, None]).T @ joint, rtol=0, atol=tolerance
+    )
+    w = (1.0 - (p**2).sum(axis=1)) / 4.0
+    for known in (False, True):
+        if known:
+            objective.loss_gradient(coef)
+        gram = objective.compiled_gram(coef, stride)
+        np.testing.assert_allclose(gram, (x * (a * w)[:, None]).T @ x, rtol=0, atol=tolerance)
+
+
 def test_an_error_in_one_stripe_ends_the_pass(monkeypatch):
     calls = []
 
@@ -106,7 +139,7 @@ def test_an_error_in_one_stripe_ends_the_pass(monkeypatch):
     objective = LinearSoftmaxObjective(**given)
     monkeypatch.setattr(passes, "loss_pass", fail)
     with pytest.raises(KeyboardInterrupt):
-        objective.loss_gradient(np.zeros((12, 21)))
+        objective.loss_gradient(np.ones((12, 21)))
     assert len(calls) <= 4
 
 

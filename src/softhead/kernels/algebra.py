@@ -45,6 +45,39 @@ def dot(a: np.ndarray, b: np.ndarray) -> float:
 
 
 @row_loop
+def _gap_parts(coef: Any, gradient: Any, moments: Any, removed: Any, nu: Any, l2: Any) -> Any:
+    given = np.zeros(moments.shape[1])
+    for c in range(moments.shape[0]):
+        if removed[c] != 0.0:
+            for j in range(moments.shape[1]):
+                given[j] += removed[c] * (moments[c, j] + gradient[c, j] - l2 * coef[c, j])
+    curved, inner = 0.0, 0.0
+    for c in range(moments.shape[0]):
+        squares, products = 0.0, 0.0
+        for j in range(moments.shape[1]):
+            model = moments[c, j] + gradient[c, j] - l2 * coef[c, j]
+            shift = removed[c] * model - nu[c] * given[j]
+            difference = gradient[c, j] - shift
+            squares = add(squares, difference * difference)
+            products = add(products, shift * coef[c, j])
+        curved += squares
+        inner += products
+    return curved, inner
+
+
+def gap_parts(
+    coef: np.ndarray, gradient: np.ndarray, moments: np.ndarray, removed: np.ndarray, nu: np.ndarray, l2: float
+) -> tuple[float, float]:
+    """Return ||g_W - E||^2 and <E, W> with E = G_P diag(removed) - (G_P removed) nu^T and G_P = moments + g_W - l2 W.
+
+    `coef` and `gradient` may have columns more than `moments` (n_classes, n_features): those of the intercepts.
+    """
+    given = (np.ascontiguousarray(array) for array in (coef, gradient, moments))
+    curved, inner = _gap_parts(*given, removed, nu, l2)
+    return float(curved), float(inner)
+
+
+@row_loop
 def _product(a: Any, b: Any, start: Any, stop: Any, out: Any) -> Any:
     add_product(a, start * a.shape[1], a.shape[1], 1, a.shape[1], b, out[start:], stop - start)
 

@@ -22,6 +22,7 @@ from softhead.kernels.elementary import inlined, log1p, row_loop
 from softhead.kernels.multiply import STEP, add_product, add_square
 from softhead.kernels.vectors import exponentiate, maximum, scale
 
+_LEAST_SHARE = 1e-100  # of a row whose curvature counts: squares of less underflow
 _DEPTH = 1024  # features of a partial sum of logits: the weights of a block of classes stay in the second-level cache
 
 
@@ -44,22 +45,40 @@ def _load(x: Any, first: Any, size: Any, tile: Any) -> Any:
 
 
 @inlined
-def _class_residuals(z: Any, first: Any, size: Any, classes: Any, shares: Any, rests: Any, sums: Any) -> Any:
-    """Turn logits into shares * (p - one_hot), add these to `sums`, and return the sum of shares * losses."""
+def _class_residuals(
+    z: Any, first: Any, size: Any, classes: Any, shares: Any, notes: Any, sums: Any, spreads: Any
+) -> Any:
+    """Turn logits into shares * (p - one_hot), add these to `sums`, and return the sum of shares * losses.
+
+    The rows' 1 - sum_c p_c^2 go to `spreads`.
+    """
     kind, width = z.dtype.type, z.shape[1]
+    tops, margins, rests = notes[0], notes[1], notes[2]
     loss = 0.0
-    for i in range(size):
-        at, y, share = i * width, classes[first + i], shares[first + i]
-        m = maximum(z, at, width)
-        margin = np.float64(m) - np.float64(z[i, y])  # 0 where the true class is on top
-        z[i, y] = -np.inf
-        rest = exponentiate(z, at, width, m)
-        total = rest + (1.0 if margin == 0.0 else math.exp(-margin))
-        z[i, y] = kind(-rest)
-        scale(z, at, width, kind(share / total), sums)
-        # On top: total = 1 + rest. Below: the exponential of the top class, 1, is inside rest.
-        rests[i] = rest if margin == 0.0 else total - 1.0
-        loss += share * margin
+    # By groups, phase by phase: a vector loaded right after a number inside it was stored waits for that store.
+    for group in range(0, size, STEP):
+        end = min(group + STEP, size)
+        for i in range(group, end):
+            m = maximum(z, i * width, width)
+            y = classes[first + i]
+            margins[i] = np.float64(m) - np.float64(z[i, y])  # 0 where the true class is on top
+            tops[i] = m
+            z[i, y] = -np.inf
+        for i in range(group, end):
+            rests[i] = exponentiate(z, i * width, width, kind(tops[i]))
+        for i in range(group, end):
+            rest, margin, share = rests[i], margins[i], shares[first + i]
+            total = rest + (1.0 if margin == 0.0 else math.exp(-margin))
+            z[i, classes[first + i]] = kind(-rest)
+            tops[i], spreads[first + i] = share / total, rest / total
+            # On top: total = 1 + rest. Below: the exponential of the top class, 1, is inside rest.
+            rests[i] = rest if margin == 0.0 else total - 1.0
+            loss += share * margin
+        for i in range(group, end):
+            squares = scale(z, i * width, width, kind(tops[i]), sums)
+            share, others = shares[first + i], spreads[first + i]
+            # 1 - sum_c p_c^2, from the squares of p_c and, of the true class, of 1 - p.
+            spreads[first + i] = 2.0 * others - squares / share**2 if share > _LEAST_SHARE else 0.0
     for i in range(size):  # apart from the rows: log1p, too, is vectorised
         rests[i] = log1p(rests[i])
     for i in range(size):
@@ -68,8 +87,8 @@ def _class_residuals(z: Any, first: Any, size: Any, classes: Any, shares: Any, r
 
 
 @inlined
-def _distribution_residuals(z: Any, first: Any, size: Any, targets: Any, shares: Any, sums: Any) -> Any:
-    """Turn logits into shares * (sum(q) p - q), add these to `sums`, and return the sum of shares * losses."""
+def _distribution_residuals(z: Any, first: Any, size: Any, targets: Any, shares: Any, sums: Any, spreads: Any) -> Any:
+    """Turn logits into shares * (sum(q) p - q), with all else as `_class_residuals` has it."""
     kind, width = z.dtype.type, z.shape[1]
     loss = 0.0
     for i in range(size):
@@ -83,23 +102,25 @@ def _distribution_residuals(z: Any, first: Any, size: Any, targets: Any, shares:
         z[i, top] = -np.inf
         rest = exponentiate(z, at, width, m)
         factor = mass / (1.0 + rest)
-        others = 0.0
+        others, squares = 0.0, 1.0
         for c in range(len(q)):
             others += 0.0 if c == top else q[c]
+            squares += z[i, c] * z[i, c]
             z[i, c] = kind(factor * z[i, c] - q[c])
         # Of the class on top, mass p - q = (mass - q) - mass (1 - p): what the other classes are given and have.
         z[i, top] = kind(others - factor * rest)
         scale(z, at, width, kind(share), sums)
+        spreads[first + i] = 1.0 - squares / (1.0 + rest) ** 2
         loss += share * (mass * math.log1p(rest) - inner)
     return loss
 
 
 @inlined
-def residuals(z: Any, first: Any, size: Any, targets: Any, shares: Any, rests: Any, sums: Any) -> Any:
+def residuals(z: Any, first: Any, size: Any, targets: Any, shares: Any, notes: Any, sums: Any, spreads: Any) -> Any:
     """Turn logits into weighted residuals, for classes or distributions."""
     if targets.ndim == 1:
-        return _class_residuals(z, first, size, targets, shares, rests, sums)
-    return _distribution_residuals(z, first, size, targets, shares, sums)
+        return _class_residuals(z, first, size, targets, shares, notes, sums, spreads)
+    return _distribution_residuals(z, first, size, targets, shares, sums, spreads)
 
 
 @row_loop
@@ -112,6 +133,7 @@ def loss_pass(
     intercepts: Any,
     targets: Any,
     shares: Any,
+    spreads: Any,
     gradient: Any,
     sums: Any,
     tile: Any,
@@ -119,10 +141,11 @@ def loss_pass(
 ) -> Any:
     """Return sum_i a_i CE_i over the rows, and add its gradient; targets are integer classes or distributions.
 
+    1 - sum_c p_ic^2 of every row goes to `spreads` (n,).
     Contiguous rows may be used where they lie, `in_place`.
     """
     d, stride = x.shape[1], tile.shape[1]
-    rests = np.empty(len(tile))
+    notes = np.empty((3, len(tile)))
     loss = 0.0
     for first in range(start, stop, len(tile)):
         size = min(len(tile), stop - first)
@@ -130,14 +153,28 @@ def loss_pass(
         if in_place and first + size + STEP < len(x):
             at = first * d
             _logits(x, at, d, d, size, weights, intercepts, z)
-            loss += residuals(z, first, size, targets, shares, rests, sums)
+            loss += residuals(z, first, size, targets, shares, notes, sums, spreads)
             add_product(x, at, 1, d, size, z, gradient, d)
         else:
             _load(x, first, size, tile)
             _logits(tile, 0, stride, d, size, weights, intercepts, z)
-            loss += residuals(z, first, size, targets, shares, rests, sums)
+            loss += residuals(z, first, size, targets, shares, notes, sums, spreads)
             add_product(tile, 0, 1, stride, size, z, gradient, d)
     return loss
+
+
+@row_loop
+def class_moment_pass(
+    x: Any, start: Any, stop: Any, classes: Any, shares: Any, moments: Any, sums: Any, sizes: Any
+) -> Any:
+    """Add X^T A Q of integer classes to `moments` (n_classes, d), and the rest as `moment_pass`."""
+    for i in range(start, stop):
+        y, share = classes[i], shares[i]
+        sums[y] += share
+        for j in range(x.shape[1]):
+            part = share * np.float64(x[i, j])
+            moments[y, j] += part
+            sizes[j] += abs(part)
 
 
 @row_loop
@@ -152,10 +189,7 @@ def moment_pass(
         z[:size] = 0.0
         for i in range(size):
             share = shares[first + i]
-            if targets.ndim == 1:
-                z[i, targets[first + i]] = 1.0
-            else:
-                z[i, : targets.shape[1]] = targets[first + i]
+            z[i, : targets.shape[1]] = targets[first + i]
             scale(z, i * width, width, z.dtype.type(share), sums)
             for j in range(d):
                 sizes[j] += share * abs(np.float64(tile[i, j]))
@@ -202,42 +236,57 @@ def intercept_pass(
 
 @row_loop
 def gram_pass(
+    x: Any, start: Any, stop: Any, stride: Any, spreads: Any, shares: Any, factor: Any, gram: Any, tile: Any
+) -> Any:
+    """Add sum_i a_i w_i x~_i x~_i^T, at least on and above the diagonal, to `gram`, with x~_i = (x_i, 1).
+
+    Over every `stride`-th row; w_i is a factor times what `spreads` holds of the row. `tile` is as wide as `gram`.
+    """
+    d, kind = x.shape[1], tile.dtype.type
+    for first in range(start, stop, len(tile) * stride):
+        size = min(len(tile), (stop - first + stride - 1) // stride)
+        for i in range(size):
+            at = first + i * stride
+            root = kind(math.sqrt(factor * max(spreads[at], 0.0) * shares[at]))
+            for j in range(d):
+                tile[i, j] = root * kind(x[at, j])
+            tile[i, d] = root
+        add_square(tile, tile.shape[1], size, tile, gram, d + 1)
+
+
+@row_loop
+def coupled_pass(
     x: Any,
     start: Any,
     stop: Any,
     stride: Any,
-    curved: Any,
     weights: Any,
     intercepts: Any,
     shares: Any,
     n_classes: Any,
-    gram: Any,
-    tile: Any,
-    z: Any,
+    total: Any,
+    rows: Any,
 ) -> Any:
-    """Add sum_i a_i w_i x~_i x~_i^T, at least on and above the diagonal, to `gram`, with x~_i = (x_i, 1).
+    """Add sum_i a_i (p_i (x) x~_i)(p_i (x) x~_i)^T, at least on and above the diagonal, to `total`, x~_i = (x_i, 1).
 
-    Over every `stride`-th row; w_i = (1 - sum_c p_ic^2) / (C - 1) where the metric is to be `curved`, else 1/2.
-    `tile` is as wide as `gram`.
+    Over every `stride`-th row. Class c and feature j lie at c (d + 1) + j; `total` is padded to
+    whole steps and vectors. As many `rows` are taken at a time.
     """
-    d, width = x.shape[1], z.shape[1]
-    nothing = np.zeros(max(width, tile.shape[1]))
+    d, width = x.shape[1], len(intercepts)
+    tile, z = np.zeros((rows, d + STEP), weights.dtype), np.zeros((rows, width), weights.dtype)
+    joint = np.zeros((rows, total.shape[1]), weights.dtype)
+    nothing = np.zeros(width)
     for first in range(start, stop, len(tile) * stride):
         size = min(len(tile), (stop - first + stride - 1) // stride)
         for i in range(size):
             for j in range(d):
                 tile[i, j] = x[first + i * stride, j]
-        if curved:
-            _logits(tile, 0, tile.shape[1], d, size, weights, intercepts, z)
+        _logits(tile, 0, tile.shape[1], d, size, weights, intercepts, z)
         for i in range(size):
-            w = 0.5
-            if curved:
-                probabilities(z, i, 1.0, nothing)
-                w = 1.0
-                for c in range(width):
-                    w -= np.float64(z[i, c]) * np.float64(z[i, c])
-                w = max(w, 0.0) / (n_classes - 1)
+            probabilities(z, i, math.sqrt(shares[first + i * stride]), nothing)
             tile[i, d] = 1.0
-            root = z.dtype.type(math.sqrt(w * shares[first + i * stride]))
-            scale(tile, i * tile.shape[1], tile.shape[1], root, nothing)
-        add_square(tile, tile.shape[1], size, tile, gram, d + 1)
+            for c in range(n_classes):
+                factor = z[i, c]
+                for j in range(d + 1):
+                    joint[i, c * (d + 1) + j] = factor * tile[i, j]
+        add_square(joint, joint.shape[1], size, joint, total, n_classes * (d + 1))

@@ -185,7 +185,8 @@ def loss_rows(
     `weights` (features, width) are zero beyond the classes and `intercepts` -inf; losses are weighted by `shares`.
     """
     _logits(indptr, indices, values, first, weights, intercepts, z)
-    return residuals(z, first, len(z), targets, shares, np.empty(len(z)), sums)
+    n = len(z)
+    return residuals(z, 0, n, targets[first:], shares[first:], np.empty((3, n)), sums, np.empty(n))
 
 
 @row_loop

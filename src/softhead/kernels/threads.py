@@ -85,6 +85,8 @@ def over_rows(run: Callable[[slice], None], x: np.ndarray) -> None:
 
 def in_parallel(run: Callable[[int], None], n_tasks: int) -> None:
     """Call a function with 0, 1, ..., n_tasks - 1, on several threads. It returns, or raises, when none is at work."""
+    if n_tasks == 1:
+        return run(0)
     n_helpers = max(0, min(_available(), n_tasks) - 1)
     tasks = deque(range(n_tasks))  # threads draw from it; a draw is atomic
     at_work = [False] * n_helpers

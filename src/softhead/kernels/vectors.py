@@ -98,6 +98,13 @@ def _over_row(builder: Any, base: Any, width: Any, kind: Any, carried: Any, body
     return result
 
 
+def sum_of(builder: Any, doubles: Any) -> Any:
+    """Return the sum of a vector of float64."""
+    zero = ir.Constant(ir.DoubleType(), 0.0)
+    name = f"llvm.vector.reduce.fadd.v{doubles.type.count}f64"
+    return call(builder, name, ir.DoubleType(), zero, doubles, flags=("reassoc",))
+
+
 @intrinsic
 def maximum(context: Any, z: Any, at: Any, width: Any) -> Any:
     """Return the largest number of a row, from a flat index on; where it holds NaN, any number."""
@@ -156,15 +163,14 @@ def exponentiate(context: Any, z: Any, at: Any, width: Any, m: Any) -> Any:
             return builder.fadd(total, builder.fpext(e, doubles) if single else e)
 
         total = _over_row(builder, base, args[2], kind, ir.Constant(doubles, [0.0] * count), exponential)
-        zero = ir.Constant(ir.DoubleType(), 0.0)
-        return call(builder, f"llvm.vector.reduce.fadd.v{count}f64", ir.DoubleType(), zero, total, flags=("reassoc",))
+        return sum_of(builder, total)
 
     return types.float64(z, types.intp, types.intp, z.dtype), generate
 
 
 @intrinsic
 def scale(context: Any, z: Any, at: Any, width: Any, factor: Any, sums: Any) -> Any:
-    """Multiply a row by a number and add the result to `sums`, which is float64."""
+    """Multiply a row by a number, add the result to `sums`, which is float64, and return the sum of its squares."""
     count = lanes(z.dtype.bitwidth // 8)
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -174,15 +180,15 @@ def scale(context: Any, z: Any, at: Any, width: Any, factor: Any, sums: Any) -> 
         base = position(context, builder, z, args[0], args[1])
         totals = position(context, builder, sums, args[4], number(0))
 
-        def multiply(offset: Any, pointer: Any, values: Any, carried: Any) -> Any:
+        def multiply(offset: Any, pointer: Any, values: Any, squares: Any) -> Any:
             values = builder.fmul(values, factors)
             builder.store(values, pointer, align=1)
             place = vector_at(builder, totals, offset, doubles)
             more = builder.fpext(values, doubles) if kind.element != doubles.element else values
             builder.store(builder.fadd(builder.load(place, align=1), more), place, align=1)
-            return carried
+            return fma(builder, more, more, squares)
 
-        _over_row(builder, base, args[2], kind, number(0), multiply)
-        return context.get_dummy_value()
+        squares = _over_row(builder, base, args[2], kind, ir.Constant(doubles, [0.0] * count), multiply)
+        return sum_of(builder, squares)
 
-    return types.void(z, types.intp, types.intp, z.dtype, sums), generate
+    return types.float64(z, types.intp, types.intp, z.dtype, sums), generate

@@ -3,10 +3,8 @@
 import numpy as np
 from scipy.special import xlogy
 
-from softhead.kernels.algebra import dot
+from softhead.kernels.algebra import dot, gap_parts
 from softhead.linear.contract import Objective
-
-_COLUMNS = 4096  # taken at a time: sums over as many features and 20 classes are made in cache
 
 
 def duality_gap(objective: Objective, coef: np.ndarray, gradient: np.ndarray) -> tuple[float, float]:
@@ -38,7 +36,7 @@ def duality_gap(objective: Objective, coef: np.ndarray, gradient: np.ndarray) ->
     """
     if objective.l2 == 0.0:
         return np.inf, np.inf
-    weights, intercepts = objective.split(coef)
+    intercepts = objective.split(coef)[1]
     gradient_weights, gradient_intercepts = objective.split(gradient)
     if not objective.fit_intercept:
         return dot(gradient_weights, gradient_weights) / (2.0 * objective.l2), 0.0
@@ -50,15 +48,8 @@ def duality_gap(objective: Objective, coef: np.ndarray, gradient: np.ndarray) ->
     delta = lacking.sum()
     removed = np.divide(surplus, pbar, out=np.zeros_like(pbar), where=pbar > 0.0)  # 1 - rho
     nu = lacking / delta if delta > 0.0 else lacking
-    curved, inner = 0.0, 0.0
-    for start in range(0, objective.n_features, _COLUMNS):
-        part = slice(start, start + _COLUMNS)
-        weights_, gradient_ = weights[:, part], gradient_weights[:, part]
-        moments_model = moments_targets[:, part] + gradient_ - objective.l2 * weights_  # G_P
-        shift = removed[:, None] * moments_model - np.outer(nu, removed @ moments_model)  # E
-        difference = gradient_ - shift
-        curved += dot(difference, difference) / (2.0 * objective.l2)
-        inner += dot(shift, weights_)
+    curved, inner = gap_parts(coef, gradient, moments_targets, removed, nu, objective.l2)
+    curved /= 2.0 * objective.l2
     slack = (
         inner
         + float(gradient_intercepts @ (intercepts - intercepts.mean()))  # g_b sums to 0

@@ -71,6 +71,10 @@ class Objective(ABC):
     def compiled_gram(self, coef: np.ndarray | None, stride: int) -> np.ndarray | None:
         """Return the mean of w_i x~_i x~_i^T over about every `stride`-th row; None where a sample must give it."""
 
+    def compiled_coupling(self, coef: np.ndarray, stride: int) -> np.ndarray | None:
+        """Return the mean of (p_i (x) x~_i)(p_i (x) x~_i)^T, as `compiled_gram` returns that of x~_i x~_i^T."""
+        return None
+
     @abstractmethod
     def sample(self, stride: int) -> "LinearSoftmaxObjective":
         """Return the objective of about every `stride`-th row, in memory, without the penalty."""
@@ -111,13 +115,25 @@ class Objective(ABC):
         return coef.astype(self.dtype).astype(np.float64)
 
     def loss_gradient(self, coef: np.ndarray) -> tuple[float, np.ndarray]:
-        """Return F and its gradient, in one pass over the rows."""
+        """Return F and its gradient, in one pass over the rows; at zero, in none."""
+        if not coef.any():
+            return self._at_zero()
         with np.errstate(over="ignore", invalid="ignore"):  # a trial step may overflow; the line search sees a NaN
             loss, gradient = self.loss_sums(coef)
         self.passes += 1.0
         weights, gradient_weights = self.split(coef)[0], self.split(gradient)[0]
         gradient_weights += self.l2 * weights
         return loss + 0.5 * self.l2 * dot(weights, weights), gradient
+
+    def _at_zero(self) -> tuple[float, np.ndarray]:
+        """Return F and its gradient where all probabilities are equal, from what a certificate needs in any case."""
+        moments, frequencies = self.target_moments()
+        mass = float(frequencies.sum())
+        gradient = np.zeros(self.shape)
+        weights, intercepts = self.split(gradient)
+        weights[...] = moments.sum(axis=0) / self.n_classes - moments
+        intercepts[...] = mass / self.n_classes - frequencies
+        return mass * float(np.log(self.n_classes)), gradient
 
     def intercept_system(self, coef: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the gradient and the Hessian of F in the intercepts alone: pbar - pi and diag(pbar) - P^T A P."""

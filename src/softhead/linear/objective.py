@@ -58,9 +58,11 @@ class LinearSoftmaxObjective(Objective):
         self.sample_weight = weight
         self.total_weight = float(weight.sum()) if total_weight is None else total_weight
         self.row_weights = weight / self.total_weight  # a
+        # 1 - sum_c p_ic^2 of every row, and the coefficients where it was so: those of the last pass.
+        self._spreads: tuple[np.ndarray | None, np.ndarray] = (None, np.empty(0))
 
     def _widened(self) -> "LinearSoftmaxObjective":
-        return LinearSoftmaxObjective(
+        wide = LinearSoftmaxObjective(
             self.X,
             self.targets,
             n_classes=self.n_classes,
@@ -69,6 +71,9 @@ class LinearSoftmaxObjective(Objective):
             dtype=np.dtype(np.float64),
             total_weight=self.total_weight,
         )
+        if self.targets.ndim == 1 and isinstance(self._compiled, DensePasses):
+            wide._of_data = self._of_data  # moments of classes are float64 here and there
+        return wide
 
     @property
     def compiled(self) -> bool:
@@ -82,6 +87,8 @@ class LinearSoftmaxObjective(Objective):
             loss, *parts = self._compiled.loss_gradient(*self.split(coef), self.targets, self.row_weights)
             for part, value in zip(self.split(gradient), parts, strict=True):
                 part[...] = value
+            if isinstance(self._compiled, DensePasses):
+                self._spreads = coef, self._compiled.spreads
             return loss, gradient
         losses = np.empty(self.blocks.rows)
         loss = 0.0
@@ -125,10 +132,31 @@ class LinearSoftmaxObjective(Objective):
         """Return the mean of w_i x~_i x~_i^T over every `stride`-th row, from compiled passes; None without these."""
         if not isinstance(self._compiled, DensePasses) or 32 * self.shape[1] ** 2 > TOTALS_BYTES:
             return None
-        gram = self._compiled.gram(None if coef is None else self.split(coef), self.row_weights, stride)
-        self.passes += 0.5 / stride
+        spreads, factor = np.ones(self.n_rows), 0.5
+        if coef is not None:
+            factor = 1.0 / (self.n_classes - 1)
+            if not coef.any():
+                spreads *= 1.0 - 1.0 / self.n_classes
+            else:
+                if coef is not self._spreads[0]:
+                    self.loss_gradient(coef)
+                spreads = self._spreads[1]
+        gram = self._compiled.gram(spreads, factor, self.row_weights, stride)
         gram /= float(self.row_weights[::stride].sum())
         return gram if self.fit_intercept else gram[:-1, :-1]
+
+    def compiled_coupling(self, coef: np.ndarray, stride: int) -> np.ndarray | None:
+        """Return the mean of (p_i (x) x~_i)(p_i (x) x~_i)^T over every `stride`-th row, or None."""
+        size = self.n_classes * (self.n_features + 1)
+        if not isinstance(self._compiled, DensePasses) or 16 * size**2 > TOTALS_BYTES:
+            return None
+        coupled = self._compiled.coupled(*self.split(coef), self.row_weights, stride)
+        self.passes += 0.5 / stride
+        coupled /= float(self.row_weights[::stride].sum())
+        if self.fit_intercept:
+            return coupled
+        used = np.arange(size).reshape(self.n_classes, -1)[:, :-1].ravel()
+        return coupled[np.ix_(used, used)]
 
     def sample(self, stride: int) -> "LinearSoftmaxObjective":
         """Return the objective of every `stride`-th row, without the penalty."""

@@ -27,7 +27,7 @@ from softhead.linear import blas
 from softhead.linear.contract import Objective
 
 _HESSIAN_ROWS = 8000
-_THREADED_WORK = 2**33  # multiply-adds of a Hessian, a tenth of a second, that are worth the threads of BLAS
+_THREADED_SIZE = 1024  # unknowns of a Hessian whose products, a tenth of a second, are worth the threads of BLAS
 MAX_HESSIAN_SIZE = 4096  # coefficients: 134 MB
 _MAX_FEATURES = 4096  # above: a Gram matrix of the features costs more than the passes it saves
 _MAX_SMALL_ROWS = 4096  # more features than that, but no more rows: work in the space of the rows
@@ -91,27 +91,19 @@ class Hessian:
     """The Hessian itself, class coupling and all, of rows at a fixed stride."""
 
     def __init__(self, objective: Objective, coef: np.ndarray) -> None:
-        work = min(objective.n_rows, _HESSIAN_ROWS) * coef.size**2
-        with blas.all_threads() if work >= _THREADED_WORK else nullcontext():
-            self._sum(objective, coef)
-
-    def _sum(self, objective: Objective, coef: np.ndarray) -> None:
         classes, columns = coef.shape
-        coupled = np.zeros((coef.size, coef.size))
-        blocks = np.zeros((classes, columns, columns))
         stride = max(1, objective.n_rows // _HESSIAN_ROWS)
-        sample = objective.sample(stride)
-        for rows, block, p in sample._logits(coef):
-            probabilities(p)
-            x = _with_intercept(objective, block, np.sqrt(sample.row_weights[rows]))
-            joint = (p[:, :, None] * x[:, None, :]).reshape(len(x), coef.size)
-            coupled -= joint.T @ joint
-            for c in range(classes):
-                blocks[c] += (x * p[:, c, None]).T @ x
-        objective.passes += 0.5 / stride
+        coupled = objective.compiled_coupling(coef, stride)
+        if coupled is None:
+            with blas.all_threads() if coef.size >= _THREADED_SIZE else nullcontext():
+                coupled = _coupling(objective, coef, stride)
+        # Probabilities sum to 1: a class's own part, with p (1 - p), is minus the sum of the parts it has with others.
         hessian = coupled.reshape(classes, columns, classes, columns)
-        for c in range(classes):
-            hessian[c, :, c, :] += blocks[c]
+        own = range(classes)
+        hessian[own, :, own, :] = 0.0
+        np.negative(coupled, out=coupled)
+        hessian[own, :, own, :] = -hessian.sum(axis=2)
+        for c in own:
             hessian[c, range(objective.n_features), c, range(objective.n_features)] += objective.l2
         # Singular along equal intercepts, which change no probability.
         if objective.fit_intercept:
@@ -131,6 +123,19 @@ class Hessian:
     def solve(self, gradient: np.ndarray) -> np.ndarray:
         """Return the inverse applied to a gradient."""
         return self._inverse.solve(gradient.reshape(1, -1)).reshape(gradient.shape)
+
+
+def _coupling(objective: Objective, coef: np.ndarray, stride: int) -> np.ndarray:
+    """Return the mean of (p_i (x) x~_i)(p_i (x) x~_i)^T over every `stride`-th row, by BLAS."""
+    coupled = np.zeros((coef.size, coef.size))
+    sample = objective.sample(stride)
+    for rows, block, p in sample._logits(coef):
+        probabilities(p)
+        x = _with_intercept(objective, block, np.sqrt(sample.row_weights[rows]))
+        joint = (p[:, :, None] * x[:, None, :]).reshape(len(x), coef.size)
+        coupled += joint.T @ joint
+    objective.passes += 0.5 / stride
+    return coupled
 
 
 class _FeatureGram:

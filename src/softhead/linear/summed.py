@@ -90,6 +90,10 @@ class SummedObjective(Objective):
         """Return the mean of w_i x~_i x~_i^T over about every `stride`-th row, at most those in memory."""
         return self._sample.compiled_gram(coef, self._stride(stride))
 
+    def compiled_coupling(self, coef: np.ndarray, stride: int) -> np.ndarray | None:
+        """Return the mean of (p_i (x) x~_i)(p_i (x) x~_i)^T, as `compiled_gram` returns that of x~_i x~_i^T."""
+        return self._sample.compiled_coupling(coef, self._stride(stride))
+
     def sample(self, stride: int) -> LinearSoftmaxObjective:
         """Return the objective of about every `stride`-th row, at most of those in memory."""
         return self._sample.sample(self._stride(stride))
