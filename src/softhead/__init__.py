@@ -15,7 +15,9 @@ if TYPE_CHECKING:  # what type checkers and editors read; tests hold it equal to
     from softhead.derivatives import softmax_jacobian as softmax_jacobian
     from softhead.derivatives import softmax_jvp as softmax_jvp
     from softhead.derivatives import softmax_vjp as softmax_vjp
-    from softhead.displays import RegularizationPathDisplay as RegularizationPathDisplay
+    from softhead.displays.path import RegularizationPathDisplay as RegularizationPathDisplay
+    from softhead.displays.reliability import ReliabilityDisplay as ReliabilityDisplay
+    from softhead.displays.risk import RiskCoverageDisplay as RiskCoverageDisplay
     from softhead.divergences import distillation_loss as distillation_loss
     from softhead.divergences import entropy as entropy
     from softhead.divergences import kl_divergence as kl_divergence
@@ -53,7 +55,9 @@ if TYPE_CHECKING:  # what type checkers and editors read; tests hold it equal to
 
 _HOME = {
     "LinearGradients": "fused",
-    "RegularizationPathDisplay": "displays",
+    "RegularizationPathDisplay": "displays.path",
+    "ReliabilityDisplay": "displays.reliability",
+    "RiskCoverageDisplay": "displays.risk",
     "SoftmaxClassifier": "estimator",
     "SoftmaxClassifierCV": "cross_validation",
     "SoftmaxPath": "paths",

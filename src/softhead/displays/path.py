@@ -1,4 +1,4 @@
-"""Pictures of a classifier, by scikit-learn's conventions: `from_estimator`, `from_predictions`, `plot(ax=...)`."""
+"""`RegularizationPathDisplay`: a score and the size of the coefficients against the penalty."""
 
 from typing import Any, Self
 
@@ -7,6 +7,7 @@ from sklearn.metrics import check_scoring
 from sklearn.utils.validation import check_is_fitted
 
 from softhead.cross_validation import SoftmaxClassifierCV
+from softhead.displays.common import axes
 from softhead.paths import SoftmaxPath
 
 
@@ -183,7 +184,7 @@ class RegularizationPathDisplay:
         Cs = np.asarray(self.Cs, dtype=float)
         order = np.argsort(Cs)
         order = order[np.isfinite(Cs[order])]
-        self.ax_, self.figure_ = _axes(ax)
+        self.ax_, self.figure_ = axes(ax)
         self.line_ = self.fill_between_ = self.chosen_line_ = None
         self.norm_ax_ = self.ax_
         if self.scores is not None:
@@ -207,12 +208,3 @@ class RegularizationPathDisplay:
         self.ax_.set(xlabel="C (inverse strength of the penalty)", xscale="log")
         self.ax_.legend(handles=drawn, loc="best")
         return self
-
-
-def _axes(ax: Any) -> tuple[Any, Any]:
-    """Return axes to draw on and their figure; a new one where none is given."""
-    if ax is None:
-        import matplotlib.pyplot as plt
-
-        _, ax = plt.subplots()
-    return ax, ax.figure
