@@ -2,6 +2,7 @@
 
 import math
 import operator
+import sys
 from collections.abc import Collection
 from numbers import Real
 from typing import NamedTuple
@@ -22,6 +23,12 @@ class LossOptions(NamedTuple):
     temperature: float
     z_loss: float
     reduction: str
+
+
+def is_tensor(value: object) -> bool:
+    """Return whether a value is a tensor of PyTorch, which is not imported to find out."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, getattr(torch, "Tensor", ()))
 
 
 def real_dtype(name: str, dtype: np.dtype) -> np.dtype:

@@ -1,5 +1,6 @@
 """Cross-entropy and its relatives, with derivatives, for any array library."""
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -52,18 +53,11 @@ def cross_entropy_value_and_grad(logits: Any, targets: Any, /, *, axis: int = -1
 def cross_entropy_hvp(logits: Any, targets: Any, tangent: Any, /, *, axis: int = -1, **options: Any) -> Any:
     """Return the Hessian of the cross-entropy with respect to the logits, times a tangent."""
     problem = _loss_rows("logits", logits, targets, axis, **options)
-    ns, xp = problem.ns, problem.ns.xp
+    ns = problem.ns
     direction = ns.same_shape("tangent", tangent, "logits", problem.array.shape)
     direction = ns.widened(ns.to_rows(direction, (problem.axis,)))
-    aims, tile = problem.targets, problem.tile()
-    p = tile.probabilities()
-    mass = xp.sum(aims.wanted(), axis=-1, keepdims=True)
-    mean = xp.sum(p * direction, axis=-1, keepdims=True)
-    product = mass * (p * (direction - mean))
-    if aims.options.z_loss:
-        product = product + 2.0 * aims.options.z_loss * p * (tile.log_sum_exp() * (direction - mean) + mean)
-    product = product / tile.temperature / tile.temperature / aims.denominator()
-    return problem.like_logits(aims.settled(product))
+    product = row_hessian_products(problem.targets, problem.tile(), direction, problem.targets.denominator())
+    return problem.like_logits(product)
 
 
 @np.errstate(all="ignore")
@@ -112,7 +106,7 @@ def binary_cross_entropy_with_logits(
     wrong = _weighted(xp, xp.where(x >= 0.0, negative, positive), size)
     losses = (positive + negative) * xp.log1p(xp.exp(-size)) + wrong
     if reduction != "none":
-        losses = xp.sum(losses) / (float(array.size) if reduction == "mean" else 1.0)
+        losses = xp.sum(losses) / (float(math.prod(array.shape)) if reduction == "mean" else 1.0)
     return xp.astype(losses, array.dtype)
 
 
@@ -188,6 +182,18 @@ def row_gradients(targets: Targets, tile: Tile, denominator: Any) -> Any:
     if z_loss:
         gradients = gradients + 2.0 * z_loss * tile.log_sum_exp() * p
     return targets.settled(gradients / tile.temperature / denominator)
+
+
+def row_hessian_products(targets: Targets, tile: Tile, tangents: Any, denominator: Any) -> Any:
+    """Return the Hessian of every row's loss / denominator times its tangent, (n, C)."""
+    xp, z_loss = tile.xp, targets.options.z_loss
+    p = tile.probabilities()
+    mass = xp.sum(targets.wanted(), axis=-1, keepdims=True)
+    mean = xp.sum(p * tangents, axis=-1, keepdims=True)
+    products = mass * (p * (tangents - mean))
+    if z_loss:
+        products = products + 2.0 * z_loss * p * (tile.log_sum_exp() * (tangents - mean) + mean)
+    return targets.settled(products / tile.temperature / tile.temperature / denominator)
 
 
 def _loss_rows(name: str, logits: Any, targets: Any, axis: int, **options: Any) -> _LossRows:

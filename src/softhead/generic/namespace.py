@@ -1,6 +1,7 @@
 """What `generic` needs of an array library, in the words of the Python array API standard (2024.12) alone."""
 
 import math
+from importlib import import_module
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -102,7 +103,10 @@ class Namespace(NamedTuple):
 
 
 def namespace(array: Any) -> Namespace:
-    """Return the library of an array."""
+    """Return the library of an array; for tensors, PyTorch by the standard's names, as `softhead.torch` has it."""
+    if _checks.is_tensor(array):
+        of_tensor: Namespace = import_module("softhead.torch.namespace").namespace(array)
+        return of_tensor
     xp = array.__array_namespace__()
     info = xp.__array_namespace_info__()
     # An array of JAX has no device while it is traced, and a layout in its place when it is spread over several.

@@ -70,6 +70,16 @@ def num_threads(n: int, /) -> Iterator[None]:
         _requested.reset(token)
 
 
+@contextmanager
+def at_most(n: int) -> Iterator[None]:
+    """Compute on at most n threads, and on fewer where fewer are asked for: for a caller with a limit of its own."""
+    token = _requested.set(min(n, _available()))
+    try:
+        yield
+    finally:
+        _requested.reset(token)
+
+
 def over_rows(run: Callable[[slice], None], x: np.ndarray) -> None:
     """Call a function with slices that cover the rows of x, on several threads if there is much to do."""
     n_rows = len(x)
