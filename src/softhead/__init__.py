@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from softhead._version import __version__
 
 if TYPE_CHECKING:  # what type checkers and editors read; tests hold it equal to _HOME below
+    from softhead.calibration import TemperatureScaler as TemperatureScaler
+    from softhead.calibration import calibrate as calibrate
     from softhead.cross_validation import SoftmaxClassifierCV as SoftmaxClassifierCV
     from softhead.derivatives import log_softmax_vjp as log_softmax_vjp
     from softhead.derivatives import softmax_jacobian as softmax_jacobian
@@ -62,10 +64,12 @@ _HOME = {
     "SoftmaxClassifierCV": "cross_validation",
     "SoftmaxPath": "paths",
     "TableEncoder": "tables",
+    "TemperatureScaler": "calibration",
     "TextEncoder": "text",
     "arsm_gradient": "sampling",
     "binary_cross_entropy_with_logits": "likelihood",
     "brier_score": "metrics",
+    "calibrate": "calibration",
     "calibration_error": "metrics",
     "cross_entropy": "losses",
     "cross_entropy_hvp": "losses",

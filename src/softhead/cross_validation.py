@@ -77,7 +77,7 @@ class SoftmaxClassifierCV(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     classes_ : ndarray of shape (n_classes,)
     coef_ : ndarray of shape (n_classes, n_features), or (1, n_features) for two classes
     intercept_ : ndarray of shape (n_classes,), or (1,) for two classes
-    objective_, gap_, status_
+    objective_, gap_, status_, temperature_
         Of the coefficients on all rows, as of `SoftmaxClassifier`. Averaged ones are no optimum: "max_iter".
     n_passes_ : float
         Reads of the data in all fits.
@@ -352,7 +352,7 @@ class SoftmaxClassifierCV(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         return tags
 
 
-_OF_BEST = ("coef_", "intercept_", "objective_", "gap_", "status_")
+_OF_BEST = ("coef_", "intercept_", "objective_", "gap_", "status_", "temperature_")
 
 
 class _Rows(NamedTuple):

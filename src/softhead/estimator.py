@@ -3,7 +3,7 @@
 import itertools
 import logging
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from numbers import Real
 from typing import Any, Literal, Self, get_args
@@ -72,6 +72,8 @@ class SoftmaxClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):  
     gap_ : float
         A certified upper bound on ``objective_`` minus the minimum of F, from a point of the Fenchel dual; ``inf``
         without a penalty.
+    temperature_ : float
+        What the logits are divided by for probabilities: 1.0 after a fit; `calibrate` finds a better one.
     status_ : str
         "converged", "precision_limit" (rounding in the dtype of the coefficients allows no more), "max_iter" or
         "interrupted".
@@ -257,7 +259,7 @@ class SoftmaxClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):  
         return self.classes_[best]
 
     def predict_proba(self, X: Any) -> np.ndarray:
-        """Return the probabilities of the classes: the softmax of the logits.
+        """Return the probabilities of the classes: the softmax of the logits over `temperature_`.
 
         Parameters
         ----------
@@ -267,7 +269,7 @@ class SoftmaxClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):  
         -------
         ndarray of shape (n_rows, n_classes)
         """
-        return lazily(self, "predict_proba", X) if is_lazy(X) else softmax(self._logits(X))
+        return lazily(self, "predict_proba", X) if is_lazy(X) else self._map(softmax, X)
 
     def predict_log_proba(self, X: Any) -> np.ndarray:
         """Return the logarithms of the probabilities, exact also where these are close to 0 or 1.
@@ -280,7 +282,7 @@ class SoftmaxClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):  
         -------
         ndarray of shape (n_rows, n_classes)
         """
-        return lazily(self, "predict_log_proba", X) if is_lazy(X) else log_softmax(self._logits(X))
+        return lazily(self, "predict_log_proba", X) if is_lazy(X) else self._map(log_softmax, X)
 
     def to_state(self) -> dict[str, object]:
         """Return the fitted model as plain values and arrays, for the model file."""
@@ -306,6 +308,7 @@ class SoftmaxClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):  
             "objective_": float(self.objective_),
             "gap_": float(self.gap_),
             "status_": self.status_,
+            **({} if self.temperature_ == 1.0 else {"temperature_": float(self.temperature_)}),
         }
 
     @classmethod
@@ -315,8 +318,9 @@ class SoftmaxClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):  
         parameters = {"C": float, "fit_intercept": bool, "tol": float, "max_iter": int, "warm_start": bool}
         by_label = {"class_weight_labels": (dict, none), "class_weight_factors": (np.ndarray, none)}
         arrays = {"coef_": np.ndarray, "intercept_": np.ndarray, "n_iter_": np.ndarray, "classes_": dict}
-        records = {"n_passes_": float, "objective_": float, "gap_": float, "status_": str}
+        records = {"n_passes_": float, "objective_": float, "gap_": float, "status_": str, "temperature_": float}
         names: dict[str, Any] = {"feature_names_in_": (np.ndarray, none), "class_weight": (str, none)}
+        state = {"temperature_": 1.0, **state} if isinstance(state, dict) else state  # files without one mean 1
         kinds = parameters | by_label | arrays | records | names
         given = dict(zip(kinds, fields(state, **kinds), strict=True))
 
@@ -337,6 +341,7 @@ class SoftmaxClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):  
         require(np.isfinite(coef).all() and np.isfinite(intercept).all(), "coefficients")
         require(given["n_iter_"].dtype == np.int32 and given["n_iter_"].shape == (1,), "iterations")
         require(given["status_"] in get_args(Status), "status")
+        require(0.0 < given["temperature_"] < np.inf, "temperature")
         model.classes_, model.n_features_in_ = classes, coef.shape[1]
         if given["feature_names_in_"] is not None:
             require(len(texts(given["feature_names_in_"])) == coef.shape[1], "names of features")
@@ -363,10 +368,11 @@ class SoftmaxClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):  
         check_is_fitted(self)
         return validate_data(self, X, accept_sparse="csr", dtype=(np.float64, np.float32), reset=False)
 
-    def _logits(self, X: Any) -> np.ndarray:
-        """Return one logit a class, for two classes as well."""
+    def _map(self, function: Callable[..., np.ndarray], X: Any) -> np.ndarray:
+        """Return softmax or its logarithm of the logits, one a class, for two classes as well."""
         scores = self.decision_function(X)
-        return np.stack([np.zeros_like(scores), scores], axis=1) if scores.ndim == 1 else scores
+        logits = np.stack([np.zeros_like(scores), scores], axis=1) if scores.ndim == 1 else scores
+        return function(logits, temperature=self.temperature_)
 
     def _fit(self, X: Any, targets: np.ndarray, weight: np.ndarray, classes: np.ndarray, seen: dict[str, Any]) -> Self:
         """Solve for `coef_` and `intercept_` and set the fitted attributes; callbacks are shown `seen`."""
@@ -455,4 +461,5 @@ def fitted_attributes(
         "objective_": progress.value,
         "gap_": progress.gap,
         "status_": status,
+        "temperature_": 1.0,
     }
