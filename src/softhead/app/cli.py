@@ -1,4 +1,4 @@
-"""The command line: ``softhead train | predict | evaluate | info``."""
+"""The command line: ``softhead train | predict | evaluate | report | info``."""
 
 import functools
 import io
@@ -285,6 +285,43 @@ def evaluate(
     with _naming(data):
         scores, held_out = training.evaluate(fitted, record, dataset)
     display.show(display.evaluation_summary(model, data, scores, held_out), as_json=as_json)
+
+
+@app.command()
+@reports_errors
+def report(
+    model: Model,
+    data: Data,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="The page to write; ./NAME.html by default.", show_default=False)
+    ] = None,
+    target: Target = None,
+    features: Features = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Write a page about a model and the labelled rows it is scored on: pictures, mistakes, what counts.
+
+    The page is one HTML file that loads nothing. The rows and the scores are those of evaluate.
+    """
+    from softhead._files import atomic_output
+    from softhead.app import display, training
+    from softhead.app.report.page import page
+    from softhead.app.report.subject import Subject
+
+    if out is not None and out.suffix.lower() not in (".html", ".htm"):
+        raise typer.BadParameter(f"{str(out)!r} is not an .html file", param_hint="--out")
+    fitted, record, dataset = _model_and_data(model, data, target=target, features=features, labelled=True)
+    path = Path(f"{dataset.name}.html") if out is None else out
+    _refuse_unwritable(path, data, model)
+    with _naming(data):
+        scored = training.scored_rows(fitted, record, dataset)
+        scores = training.score(fitted[-1], scored.matrix, scored.target)
+    text = page(Subject.of(model, fitted, record, dataset, scored), scores).encode()
+    with atomic_output(path) as file:
+        file.write(text)
+    if not quiet:
+        display.show({"report": str(path), "bytes": len(text)}, as_json=as_json)
 
 
 @app.command()

@@ -152,8 +152,23 @@ def _sweep(search: SoftmaxClassifierCV) -> list[Sweep]:
     return [Sweep(*point) for point in zip(*(column[order].tolist() for column in columns), strict=True)]
 
 
+class Scored(NamedTuple):
+    """The rows of a table that a model is scored on, encoded, and their places in it."""
+
+    matrix: Any
+    target: np.ndarray
+    rows: np.ndarray
+    held_out: bool  # whether these are the rows held out from the training on this very table
+
+
 def evaluate(model: Pipeline, record: Record | None, data: Dataset) -> tuple[Scores, bool]:
     """Return the scores of a model on data, and whether these are only the held-out rows of its own training table."""
+    scored = scored_rows(model, record, data)
+    return score(model[-1], scored.matrix, scored.target), scored.held_out
+
+
+def scored_rows(model: Pipeline, record: Record | None, data: Dataset) -> Scored:
+    """Return the rows that a model is scored on: of its own training table those held out, else all."""
     classifier, target = model[-1], data.target
     if target is None:
         raise DataError("evaluation needs a target")
@@ -168,8 +183,8 @@ def evaluate(model: Pipeline, record: Record | None, data: Dataset) -> tuple[Sco
     if record is not None and record.rows == data.n_rows and record.fingerprint == fingerprint(matrix, target):
         held_out = record.mask()
         if held_out.any():
-            return score(classifier, matrix[held_out], target[held_out]), True
-    return score(classifier, matrix, target), False
+            return Scored(matrix[held_out], target[held_out], np.flatnonzero(held_out), True)
+    return Scored(matrix, target, np.arange(data.n_rows), False)
 
 
 def score(classifier: SoftmaxClassifier, matrix: Any, target: np.ndarray) -> Scores:
