@@ -170,7 +170,7 @@ def loss_options(
     if not 0.0 <= smoothing <= 1.0:
         raise ValueError(f"label_smoothing={label_smoothing!r}; it must lie in [0, 1]")
     return LossOptions(
-        weight=_class_weight(weight, n_classes),
+        weight=class_weight(weight, n_classes),
         label_smoothing=smoothing,
         temperature=positive("temperature", temperature),
         z_loss=nonnegative("z_loss", z_loss),
@@ -185,7 +185,7 @@ def one_of(name: str, value: str, accepted: Collection[str]) -> str:
     return value
 
 
-def _class_weight(weight: ArrayLike | None, n_classes: int) -> np.ndarray:
+def class_weight(weight: ArrayLike | None, n_classes: int) -> np.ndarray:
     """Return the weights of the classes in float64, all 1 by default."""
     if weight is None:
         return np.ones(n_classes)

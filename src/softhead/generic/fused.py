@@ -16,7 +16,7 @@ _BLOCK_SIZE = 2**22  # logits: some tens of MB for each of the about ten arrays 
 _MIN_ROWS = 16
 
 
-class _Linear(NamedTuple):
+class LinearProblem(NamedTuple):
     """The checked arguments of a linear class loss."""
 
     ns: Namespace
@@ -67,7 +67,7 @@ def linear_cross_entropy(
     x: Any, linear_weight: Any, targets: Any, /, *, linear_bias: Any = None, l2: float = 0.0, **options: Any
 ) -> Any:
     """Return the cross-entropy of the logits W x + b, plus l2/2 ||W||^2; `class_targets` names the other options."""
-    problem = _check(x, linear_weight, targets, linear_bias, l2, **options)
+    problem = linear_problem(x, linear_weight, targets, linear_bias, l2, **options)
     losses = [row_losses(aims, tile) for aims, _, tile in problem.blocks()]
     return problem.value(losses, problem.targets.denominator())
 
@@ -77,7 +77,7 @@ def linear_cross_entropy_value_and_grad(
     x: Any, linear_weight: Any, targets: Any, /, *, linear_bias: Any = None, l2: float = 0.0, **options: Any
 ) -> tuple[Any, tuple[Any, Any, Any]]:
     """Return the same value and its gradients with respect to x, linear_weight and linear_bias (or None)."""
-    problem = _check(x, linear_weight, targets, linear_bias, l2, **options)
+    problem = linear_problem(x, linear_weight, targets, linear_bias, l2, **options)
     xp, denominator = problem.ns.xp, problem.targets.denominator()
     weight, bias = problem.parameters()
     losses, x_gradients = [], []
@@ -96,7 +96,9 @@ def linear_cross_entropy_value_and_grad(
     return problem.value(losses, denominator), (x_gradient, weight_gradient, bias_gradient)
 
 
-def _check(x: Any, linear_weight: Any, targets: Any, linear_bias: Any, l2: float, **options: Any) -> _Linear:
+def linear_problem(
+    x: Any, linear_weight: Any, targets: Any, linear_bias: Any, l2: float, **options: Any
+) -> LinearProblem:
     """Check the arguments of a linear class loss."""
     ns = namespace(x)
     rows = ns.real("x", x)
@@ -109,7 +111,7 @@ def _check(x: Any, linear_weight: Any, targets: Any, linear_bias: Any, l2: float
     if l2 and aims.options.reduction == "none":
         raise ValueError(f"{l2=} with reduction='none'; the penalty is no row's, so reduction must be 'mean' or 'sum'")
     dtype = ns.xp.result_type(rows, weight, *([] if bias is None else [bias]))
-    return _Linear(
+    return LinearProblem(
         ns=ns,
         x=ns.xp.reshape(rows, (math.prod(leading), rows.shape[-1])),
         linear_weight=weight,

@@ -11,7 +11,7 @@ from softhead.generic.targets import Targets, class_targets
 from softhead.generic.tiles import Tile, exponentiate
 
 
-class _LossRows(NamedTuple):
+class LossRows(NamedTuple):
     """The checked arguments of a class loss."""
 
     ns: Namespace
@@ -26,7 +26,7 @@ class _LossRows(NamedTuple):
 
     def value(self, losses: Any, denominator: Any) -> Any:
         """Return the reduced losses as the caller sees them."""
-        return _answer(self.ns, losses, self.targets.options.reduction, denominator, self.array, self.axis)
+        return answer(self.ns, losses, self.targets.options.reduction, denominator, self.array, self.axis)
 
     def like_logits(self, rows: Any) -> Any:
         """Return rows in the dtype and shape of the logits."""
@@ -36,14 +36,14 @@ class _LossRows(NamedTuple):
 @np.errstate(all="ignore")
 def cross_entropy(logits: Any, targets: Any, /, *, axis: int = -1, **options: Any) -> Any:
     """Return -sum of w q log p + z_loss lse^2, reduced over the rows; `class_targets` names the options."""
-    problem = _loss_rows("logits", logits, targets, axis, **options)
+    problem = loss_rows("logits", logits, targets, axis, **options)
     return problem.value(row_losses(problem.targets, problem.tile()), problem.targets.denominator())
 
 
 @np.errstate(all="ignore")
 def cross_entropy_value_and_grad(logits: Any, targets: Any, /, *, axis: int = -1, **options: Any) -> tuple[Any, Any]:
     """Return the cross-entropy and its gradient with respect to the logits."""
-    problem = _loss_rows("logits", logits, targets, axis, **options)
+    problem = loss_rows("logits", logits, targets, axis, **options)
     tile, denominator = problem.tile(), problem.targets.denominator()
     gradient = problem.like_logits(row_gradients(problem.targets, tile, denominator))
     return problem.value(row_losses(problem.targets, tile), denominator), gradient
@@ -52,7 +52,7 @@ def cross_entropy_value_and_grad(logits: Any, targets: Any, /, *, axis: int = -1
 @np.errstate(all="ignore")
 def cross_entropy_hvp(logits: Any, targets: Any, tangent: Any, /, *, axis: int = -1, **options: Any) -> Any:
     """Return the Hessian of the cross-entropy with respect to the logits, times a tangent."""
-    problem = _loss_rows("logits", logits, targets, axis, **options)
+    problem = loss_rows("logits", logits, targets, axis, **options)
     ns = problem.ns
     direction = ns.same_shape("tangent", tangent, "logits", problem.array.shape)
     direction = ns.widened(ns.to_rows(direction, (problem.axis,)))
@@ -74,7 +74,7 @@ def nll_loss(
 ) -> Any:
     """Return -sum of w q log p for log-probabilities, reduced over the rows."""
     options = {"weight": weight, "ignore_index": ignore_index, "label_smoothing": label_smoothing}
-    problem = _loss_rows("log_probs", log_probs, targets, axis, reduction=reduction, **options)
+    problem = loss_rows("log_probs", log_probs, targets, axis, reduction=reduction, **options)
     aims, xp = problem.targets, problem.ns.xp
     surprise = -problem.ns.widened(problem.rows)
     if aims.values.ndim == 1 and not label_smoothing:  # only the label's entry is read
@@ -136,11 +136,11 @@ def kl_divergence(
     _checks.one_of("reduction", reduction, _checks.REDUCTIONS)
     q = ns.to_rows(wanted, (axis,))
     log_q = ns.xp.log(ns.xp.where(q == 0.0, 1.0, q))
-    losses = _divergence(ns.xp, exponentiate(ns, ns.to_rows(array, (axis,)), temperature), q, log_q)
+    losses = divergence(ns.xp, exponentiate(ns, ns.to_rows(array, (axis,)), temperature), q, log_q)
     # Of a distribution, whose sum may carry the rounding of a half type, the divergence is not negative.
     mass = ns.xp.sum(q, axis=-1, keepdims=True)
     losses = ns.xp.where((losses < 0.0) & (ns.xp.abs(mass - 1.0) < 2.0**-6), 0.0, losses)
-    return _answer(ns, losses, reduction, float(q.shape[0]), array, axis)
+    return answer(ns, losses, reduction, float(q.shape[0]), array, axis)
 
 
 @np.errstate(all="ignore")
@@ -156,13 +156,13 @@ def distillation_loss(
     _checks.one_of("reduction", reduction, _checks.REDUCTIONS)
     source = exponentiate(ns, ns.to_rows(teacher, (axis,)), temperature)
     tile = exponentiate(ns, ns.to_rows(student, (axis,)), temperature)
-    losses = _divergence(ns.xp, tile, source.probabilities(), source.log_probabilities())
+    losses = divergence(ns.xp, tile, source.probabilities(), source.log_probabilities())
     losses = ns.xp.where(losses < 0.0, 0.0, losses) * temperature * temperature
-    return _answer(ns, losses, reduction, float(losses.shape[0]), student, axis)
+    return answer(ns, losses, reduction, float(losses.shape[0]), student, axis)
 
 
-def row_losses(targets: Targets, tile: Tile) -> Any:
-    """Return the loss of every row, (n, 1)."""
+def row_losses(targets: Targets, tile: Any) -> Any:
+    """Return the loss of every row of a tile, or of what has its methods, (n, 1)."""
     xp, z_loss = tile.xp, targets.options.z_loss
     losses = xp.sum(_weighted(xp, targets.wanted(), -tile.log_probabilities()), axis=-1, keepdims=True)
     if z_loss:
@@ -196,16 +196,16 @@ def row_hessian_products(targets: Targets, tile: Tile, tangents: Any, denominato
     return targets.settled(products / tile.temperature / tile.temperature / denominator)
 
 
-def _loss_rows(name: str, logits: Any, targets: Any, axis: int, **options: Any) -> _LossRows:
+def loss_rows(name: str, logits: Any, targets: Any, axis: int, **options: Any) -> LossRows:
     """Check the arguments of a class loss."""
     ns = namespace(logits)
     array = ns.real(name, logits)
     axis = _checks.class_axis(name, array, axis)
     aims = class_targets(ns, targets, array.shape, axis, **options)
-    return _LossRows(ns, array, axis, aims.cleared(ns.to_rows(array, (axis,))), aims)
+    return LossRows(ns, array, axis, aims.cleared(ns.to_rows(array, (axis,))), aims)
 
 
-def _answer(ns: Namespace, losses: Any, reduction: str, denominator: Any, like: Any, axis: int) -> Any:
+def answer(ns: Namespace, losses: Any, reduction: str, denominator: Any, like: Any, axis: int) -> Any:
     """Return the losses (n, 1) of the rows of an array, reduced or in its shape without the axis, in its dtype."""
     if reduction == "none":
         return ns.xp.reshape(ns.xp.astype(losses, like.dtype), like.shape[:axis] + like.shape[axis + 1 :])
@@ -217,6 +217,6 @@ def _weighted(xp: Any, weight: Any, loss: Any) -> Any:
     return weight * xp.where((weight == 0.0) & xp.isinf(loss), 0.0, loss)
 
 
-def _divergence(xp: Any, tile: Tile, q: Any, log_q: Any) -> Any:
+def divergence(xp: Any, tile: Any, q: Any, log_q: Any) -> Any:
     """Return the sum of q (log q - log p) of every row, where a q of zero counts nothing, also in derivatives."""
     return xp.sum(q * xp.where(q == 0.0, 0.0, log_q - tile.log_probabilities()), axis=-1, keepdims=True)

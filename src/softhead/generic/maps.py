@@ -15,28 +15,17 @@ Axis = int | tuple[int, ...] | None
 
 def softmax(x: Any, /, *, axis: Axis = -1, temperature: float = 1.0, where: Any = None, out: None = None) -> Any:
     """Return exp(x / T) over its sum along the axes."""
-    return _map_logits(Tile.probabilities, x, axis, temperature, where, out, outside=0.0)
+    return map_logits(Tile.probabilities, x, axis, temperature, where, out, outside=0.0)
 
 
 def log_softmax(x: Any, /, *, axis: Axis = -1, temperature: float = 1.0, where: Any = None, out: None = None) -> Any:
     """Return the logarithm of the softmax."""
-    return _map_logits(Tile.log_probabilities, x, axis, temperature, where, out, outside=-math.inf)
+    return map_logits(Tile.log_probabilities, x, axis, temperature, where, out, outside=-math.inf)
 
 
-@np.errstate(all="ignore")
 def logsumexp(x: Any, /, *, axis: Axis = -1, keepdims: bool = False, where: Any = None) -> Any:
     """Return the logarithm of the sum of exponentials along the axes."""
-    ns = namespace(x)
-    array = ns.real("x", x)
-    axes = _checks.reduced_axes(axis, array.ndim)
-    mask = ns.mask(where, array.shape)
-    rows = ns.to_rows(array if mask is None else ns.xp.where(mask, array, -math.inf), axes)
-    if rows.shape[1] == 0:  # the sum of nothing is that of exp(-inf)
-        rows = ns.xp.full((rows.shape[0], 1), -math.inf, dtype=array.dtype, device=ns.device)
-    largest = ns.widened(ns.xp.max(rows, axis=-1, keepdims=True))
-    lse = ns.xp.where(ns.xp.isinf(largest), largest, exponentiate(ns, rows, 1.0).log_sum_exp())
-    shape = tuple(1 if i in axes else size for i, size in enumerate(array.shape) if keepdims or i not in axes)
-    return ns.xp.reshape(ns.xp.astype(lse, array.dtype), shape)
+    return reduce_logits(x, axis, keepdims, where)
 
 
 @np.errstate(all="ignore")
@@ -82,10 +71,17 @@ def log_softmax_vjp(p: Any, cotangent: Any, /, *, axis: Axis = -1, temperature: 
 
 
 @np.errstate(all="ignore")
-def _map_logits(
-    formula: Callable[[Tile], Any], x: Any, axis: Axis, temperature: float, where: Any, out: None, outside: float
+def map_logits(
+    formula: Callable[[Any], Any],
+    x: Any,
+    axis: Axis,
+    temperature: float,
+    where: Any,
+    out: None,
+    outside: float,
+    tiles: Callable[[Namespace, Any, float], Any] = exponentiate,
 ) -> Any:
-    """Apply a formula that maps every row to a row; entries outside the mask get a value of their own."""
+    """Apply a formula that maps every tile to rows; entries outside the mask get a value of their own."""
     if out is not None:
         raise TypeError(f"out is a {type(out).__name__}; out= is offered for NumPy arrays only")
     ns = namespace(x)
@@ -94,9 +90,27 @@ def _map_logits(
     temperature = ns.temperature(temperature)
     mask = ns.mask(where, array.shape)
     rows = ns.to_rows(array if mask is None else ns.xp.where(mask, array, -math.inf), axes)
-    result = ns.xp.astype(formula(exponentiate(ns, rows, temperature)), array.dtype)
+    result = ns.xp.astype(formula(tiles(ns, rows, temperature)), array.dtype)
     result = ns.from_rows(result, array.shape, axes)
     return result if mask is None else ns.xp.where(mask, result, outside)
+
+
+@np.errstate(all="ignore")
+def reduce_logits(
+    x: Any, axis: Axis, keepdims: bool, where: Any, tiles: Callable[[Namespace, Any, float], Any] = exponentiate
+) -> Any:
+    """Return the log-sum-exp of tiles; entries outside the mask do not count."""
+    ns = namespace(x)
+    array = ns.real("x", x)
+    axes = _checks.reduced_axes(axis, array.ndim)
+    mask = ns.mask(where, array.shape)
+    rows = ns.to_rows(array if mask is None else ns.xp.where(mask, array, -math.inf), axes)
+    if rows.shape[1] == 0:  # the sum of nothing is that of exp(-inf)
+        rows = ns.xp.full((rows.shape[0], 1), -math.inf, dtype=array.dtype, device=ns.device)
+    largest = ns.widened(ns.xp.max(rows, axis=-1, keepdims=True))
+    lse = ns.xp.where(ns.xp.isinf(largest), largest, tiles(ns, rows, 1.0).log_sum_exp())
+    shape = tuple(1 if i in axes else size for i, size in enumerate(array.shape) if keepdims or i not in axes)
+    return ns.xp.reshape(ns.xp.astype(lse, array.dtype), shape)
 
 
 def _map_rows(formula: Callable[[Namespace, Any], Any], x: Any, axis: Axis) -> Any:
