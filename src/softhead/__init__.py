@@ -50,6 +50,8 @@ if TYPE_CHECKING:  # what type checkers and editors read; tests hold it equal to
     from softhead.model_file import save as save
     from softhead.paths import SoftmaxPath as SoftmaxPath
     from softhead.paths import softmax_path as softmax_path
+    from softhead.rows.files import open_rows as open_rows
+    from softhead.rows.source import RowSource as RowSource
     from softhead.sampling import arsm_gradient as arsm_gradient
     from softhead.sampling import gumbel_softmax as gumbel_softmax
     from softhead.tables import TableEncoder as TableEncoder
@@ -57,9 +59,11 @@ if TYPE_CHECKING:  # what type checkers and editors read; tests hold it equal to
 
 _HOME = {
     "LinearGradients": "fused",
+    "RegularizationPathDisplay": "displays",
     "RegularizationPathDisplay": "displays.path",
     "ReliabilityDisplay": "displays.reliability",
     "RiskCoverageDisplay": "displays.risk",
+    "RowSource": "rows.source",
     "SoftmaxClassifier": "estimator",
     "SoftmaxClassifierCV": "cross_validation",
     "SoftmaxPath": "paths",
@@ -91,6 +95,7 @@ _HOME = {
     "nll_loss": "likelihood",
     "normalize": "functional",
     "num_threads": "kernels.threads",
+    "open_rows": "rows.files",
     "out_of_scope_score": "metrics",
     "reliability_table": "metrics",
     "risk_coverage": "metrics",

@@ -1,0 +1,210 @@
+"""Blocks of rows from Parquet and Arrow IPC files: columns to the rows of a matrix, by way of one buffer."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from softhead.kernels.transpose import columns_to_rows
+
+BLOCK_BYTES = 2**25  # by default: decoded in about 50 ms, and some four of them are in memory at once
+_PAD = 144  # numbers between columns: 65,536 float32 a column take 11 ms to transpose with it, 21 ms without
+
+Encode = Callable[[Any], Any]
+
+
+def batches_of(path: Path, columns: list[str], rows: int) -> Iterator[Any]:
+    """Yield the record batches of a file, with `columns` alone."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    if path.suffix == ".parquet":
+        # Columns are decoded a batch at a time, however long their row groups are.
+        with parquet.ParquetFile(path, buffer_size=2**20, pre_buffer=False) as file:
+            yield from file.iter_batches(batch_size=rows, columns=columns)
+        return
+    with pa.memory_map(str(path)) as stream, pa.ipc.open_file(stream) as file:
+        for index in range(file.num_record_batches):
+            yield file.get_batch(index).select(columns)
+
+
+def schema_of(path: Path) -> Any:
+    """Return the schema of a file."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    if path.suffix == ".parquet":
+        return parquet.read_schema(path)
+    with pa.memory_map(str(path)) as stream, pa.ipc.open_file(stream) as file:
+        return file.schema
+
+
+def open_tables(
+    path: Path, target: str | None, features: Any, weight: str | None, encode: Encode | None, rows: int | None
+) -> "tuple[ArrowBlocks, list[str] | None]":
+    """Return the blocks of a file or a folder, and the names of the features where each is one number."""
+    files = [path]
+    if path.is_dir():
+        hidden = (".", "_")
+        found = (file for file in path.rglob("*.parquet") if not file.name.startswith(hidden))
+        files = sorted(found)
+        if not files:
+            raise ValueError(f"path: {path} is a folder without .parquet files")
+    schema = schema_of(files[0])
+    names = [features] if isinstance(features, str) else features
+    if names is None:
+        names = [name for name in schema.names if name not in (target, weight)]
+    for name in (*names, target, weight):
+        if name is not None and name not in schema.names:
+            raise ValueError(f"{files[0]}: no column {name!r}; there are {', '.join(map(repr, schema.names[:20]))}")
+    if not names:
+        raise ValueError(f"{files[0]}: no column beside the target and the weights")
+    kinds = [schema.field(name).type for name in names]
+    if encode is None:
+        for name, kind in zip(names, kinds, strict=True):
+            if not _is_number(kind.value_type if is_list(kind) else kind):
+                raise ValueError(
+                    f"{files[0]}: column {name!r} is of type {kind}; features are numbers, or encode= makes them"
+                )
+    narrow = all(str(kind.value_type if is_list(kind) else kind) in ("float", "halffloat") for kind in kinds)
+    dtype = np.dtype(np.float32 if narrow else np.float64)
+    width = sum(getattr(kind, "list_size", 512) if is_list(kind) else 1 for kind in kinds)
+    rows = rows or max(16, BLOCK_BYTES // (dtype.itemsize * width))
+    blocks = ArrowBlocks(files, target=target, weight=weight, features=names, encode=encode, rows=rows, dtype=dtype)
+    named = encode is None and not any(map(is_list, kinds))
+    return blocks, names if named else None
+
+
+def _is_number(kind: Any) -> bool:
+    from pyarrow import types
+
+    return bool(types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind))
+
+
+class ArrowBlocks:
+    """Blocks of `rows` rows of some files, in order; only the last one is shorter.
+
+    Parameters
+    ----------
+    files : sequence of Path
+        Of one schema.
+    target, weight : str or None
+    features : list of str
+        Columns of numbers or bools, or lists of numbers of one length.
+    encode : callable or None
+        Turns a table of the features into a matrix; without it they are numbers.
+    rows : int
+    dtype : dtype
+        Of the matrix, without `encode`.
+    """
+
+    def __init__(
+        self,
+        files: Sequence[Path],
+        *,
+        target: str | None,
+        weight: str | None,
+        features: list[str],
+        encode: Encode | None,
+        rows: int,
+        dtype: np.dtype,
+    ) -> None:
+        self.files, self.rows, self.dtype = files, rows, dtype
+        self.target, self.weight, self.features, self.encode = target, weight, features, encode
+        self.columns = [*features, *(name for name in (target, weight) if name is not None)]
+
+    def __iter__(self) -> Iterator[tuple[Any, Any, Any]]:
+        """Yield ``(X, y, weight)``."""
+        import pyarrow as pa
+
+        for batches in _blocks(self._batches(), self.rows):
+            table = pa.Table.from_batches(batches)
+            # Labels and weights are copied out: the buffers of a batch are the size of a block.
+            y = None if self.target is None else labels_of(table[self.target])
+            weight = None if self.weight is None else np.array(table[self.weight].to_numpy(), np.float64)
+            features = table.select(self.features)
+            yield self.encode(features) if self.encode else self._matrix(features), y, weight
+
+    def _batches(self) -> Iterator[Any]:
+        for path in self.files:
+            try:
+                yield from batches_of(path, self.columns, self.rows)
+            except (OSError, ValueError, KeyError) as error:
+                raise ValueError(f"{path}: {_line(error)}") from error
+
+    def _matrix(self, table: Any) -> np.ndarray:
+        """Return the columns of numbers as rows; a missing number is NaN."""
+        if table.num_columns == 1 and is_list(table.schema[0].type):
+            return np.concatenate([flat(chunk, self.dtype) for chunk in table[0].chunks])
+        n_rows = table.num_rows
+        kinds = [(field.name, field.type) for field in table.schema]
+        widths = [flat(table[name].chunk(0)[:1], self.dtype).shape[1] if is_list(kind) else 1 for name, kind in kinds]
+        columns = np.empty((sum(widths), n_rows + _PAD), self.dtype)
+        at = 0
+        for (name, kind), width in zip(kinds, widths, strict=True):
+            start = 0
+            for chunk in table[name].chunks:
+                stop = start + len(chunk)
+                if is_list(kind):
+                    columns[at : at + width, start:stop] = flat(chunk, self.dtype).T
+                else:
+                    columns[at, start:stop] = chunk.to_numpy(zero_copy_only=False)
+                start = stop
+            at += width
+        rows = np.empty((n_rows, len(columns)), self.dtype)
+        columns_to_rows(columns, rows)
+        return rows
+
+
+def _blocks(batches: Iterable[Any], rows: int) -> Iterator[list[Any]]:
+    """Yield lists of batches that hold `rows` rows together; the last one holds what is left."""
+    block: list[Any] = []
+    room = rows
+    for batch in batches:
+        start = 0
+        while start < batch.num_rows:
+            part = batch.slice(start, min(room, batch.num_rows - start))
+            block.append(part)
+            start, room = start + part.num_rows, room - part.num_rows
+            if not room:
+                yield block
+                block, room = [], rows
+    if block:
+        yield block
+
+
+def flat(column: Any, dtype: np.dtype) -> np.ndarray:
+    """Return a column of lists of one length as a matrix."""
+    values = column.flatten()
+    n = len(column)
+    if (
+        column.null_count
+        or (n and len(values) % n)
+        or (hasattr(column, "value_lengths") and n and len(set(column.value_lengths().to_pylist())) > 1)
+    ):
+        raise ValueError(f"a column of type {column.type} has lists that are missing or of different lengths")
+    return np.array(values.to_numpy(zero_copy_only=False), dtype).reshape(n, -1)
+
+
+def is_list(kind: Any) -> bool:
+    """Return whether an Arrow type is one of lists."""
+    from pyarrow import types
+
+    return bool(types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind))
+
+
+def labels_of(column: Any) -> np.ndarray:
+    """Return a column as labels: strings as objects, a missing one as None or NaN."""
+    from pyarrow import types
+
+    kind = column.type
+    if types.is_dictionary(kind):
+        column = column.cast(kind.value_type)
+    if types.is_decimal(kind):
+        column = column.cast("float64")
+    return np.array(column.to_numpy())
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())
