@@ -17,15 +17,16 @@ from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
-from softhead._lazy import LazyRows, is_lazy, lazily
 from softhead._problem import check_flag, check_stopping, linear_problem, public_coefficients
 from softhead._state import fields, labels_from_state, labels_to_state, require, texts
+from softhead._streamed import accuracy, apply_elsewhere, is_elsewhere, read_elsewhere
 from softhead._weights import check_class_weight, class_factors, row_weights
 from softhead.functional import log_softmax, softmax
 from softhead.linear.blocks import RowBlocks
 from softhead.linear.contract import Objective
 from softhead.linear.solution import Callback, Progress, Status
 from softhead.linear.solver import solve
+from softhead.rows.source import RowSource
 
 logger = logging.getLogger("softhead")
 
@@ -126,15 +127,16 @@ class SoftmaxClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):  
         self.warm_start = warm_start
 
     @with_callbacks  # type: ignore[untyped-decorator]
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
         """Fit the model to rows and their classes.
 
         Parameters
         ----------
-        X : array-like, sparse matrix or dataframe of shape (n_rows, n_features)
-            Finite numbers; float32 stays float32, anything else is computed in float64.
+        X : array-like, sparse matrix or dataframe of shape (n_rows, n_features), or RowSource
+            Finite numbers; float32 stays float32, anything else is computed in float64. A `RowSource`, of `open_rows`
+            for instance, is read block by block, once for each pass: its rows need not fit in memory.
         y : array-like of shape (n_rows,)
-            Classes: strings, integers or booleans.
+            Classes: strings, integers or booleans. None for a `RowSource`, whose blocks have them.
         sample_weight : array-like of shape (n_rows,), optional
             Non-negative weights with a positive sum; 1 by default.
 
@@ -148,8 +150,8 @@ class SoftmaxClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):  
             On features that are not finite, fewer than two classes, or invalid weights or parameters.
         """
         self._check_parameters()
-        if is_lazy(X):
-            rows = LazyRows.read(self, X, y, sample_weight)
+        if is_elsewhere(X):
+            rows = read_elsewhere(self, X, y, sample_weight)
             objective = rows.objective(C=float(self.C), fit_intercept=bool(self.fit_intercept))
             return self._solve(objective, rows.classes, {"X": X, "y": y})
         X, y = validate_data(self, X, y, accept_sparse="csr", dtype=(np.float64, np.float32))
@@ -231,8 +233,8 @@ class SoftmaxClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):  
         -------
         ndarray of shape (n_rows, n_classes), or (n_rows,) for two classes: the logit of the second one.
         """
-        if is_lazy(X):
-            return lazily(self, "decision_function", X)
+        if is_elsewhere(X):
+            return apply_elsewhere(self, "decision_function", X)
         X = self._check_rows(X)
         scores = X @ self.coef_.T + self.intercept_
         return scores[:, 0] if len(self.classes_) == 2 else scores
@@ -248,8 +250,8 @@ class SoftmaxClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):  
         -------
         ndarray of shape (n_rows,), of the type of `classes_`
         """
-        if is_lazy(X):
-            return lazily(self, "predict", X)
+        if is_elsewhere(X):
+            return apply_elsewhere(self, "predict", X)
         X = self._check_rows(X)
         best = np.empty(X.shape[0], np.intp)
         dtype = np.result_type(X.dtype, self.coef_.dtype)
@@ -269,7 +271,7 @@ class SoftmaxClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):  
         -------
         ndarray of shape (n_rows, n_classes)
         """
-        return lazily(self, "predict_proba", X) if is_lazy(X) else self._map(softmax, X)
+        return apply_elsewhere(self, "predict_proba", X) if is_elsewhere(X) else self._map(softmax, X)
 
     def predict_log_proba(self, X: Any) -> np.ndarray:
         """Return the logarithms of the probabilities, exact also where these are close to 0 or 1.
@@ -282,7 +284,25 @@ class SoftmaxClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):  
         -------
         ndarray of shape (n_rows, n_classes)
         """
-        return lazily(self, "predict_log_proba", X) if is_lazy(X) else self._map(log_softmax, X)
+        return apply_elsewhere(self, "predict_log_proba", X) if is_elsewhere(X) else self._map(log_softmax, X)
+
+    def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
+        """Return the accuracy: the share of the rows whose class is predicted.
+
+        Parameters
+        ----------
+        X : array-like, sparse matrix or dataframe of shape (n_rows, n_features), or RowSource
+        y : array-like of shape (n_rows,)
+            Their classes; None for a `RowSource`.
+        sample_weight : array-like of shape (n_rows,), optional
+
+        Returns
+        -------
+        float
+        """
+        if isinstance(X, RowSource):
+            return accuracy(self, X)
+        return float(super().score(X, y, sample_weight))
 
     def to_state(self) -> dict[str, object]:
         """Return the fitted model as plain values and arrays, for the model file."""

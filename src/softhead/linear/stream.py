@@ -32,6 +32,8 @@ class Block(NamedTuple):
 def checked_blocks(items: Iterable[Any]) -> Iterator[Block]:
     """Yield the blocks that ``(X, y)`` or ``(X, y, weight)`` make, of like width, in float32 or float64.
 
+    Blocks without rows are left out.
+
     Raises
     ------
     ValueError
@@ -56,7 +58,8 @@ def checked_blocks(items: Iterable[Any]) -> Iterator[Block]:
         block = block._replace(y=_labels(block), weight=_weights(block))
         width = block.X.shape[1]
         index, first = index + 1, first + block.X.shape[0]
-        yield block
+        if block.X.shape[0]:
+            yield block
 
 
 def _matrix(X: Any, index: int) -> Any:

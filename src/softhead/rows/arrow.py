@@ -34,10 +34,13 @@ def schema_of(path: Path) -> Any:
     import pyarrow as pa
     from pyarrow import parquet
 
-    if path.suffix == ".parquet":
-        return parquet.read_schema(path)
-    with pa.memory_map(str(path)) as stream, pa.ipc.open_file(stream) as file:
-        return file.schema
+    try:
+        if path.suffix == ".parquet":
+            return parquet.read_schema(path)
+        with pa.memory_map(str(path)) as stream, pa.ipc.open_file(stream) as file:
+            return file.schema
+    except ValueError as error:
+        raise ValueError(f"{path}: {_line(error)}") from error
 
 
 def open_tables(

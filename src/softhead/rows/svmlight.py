@@ -26,7 +26,7 @@ class SvmlightBlocks:
         for X, y in self._read(n_features, from_zero):
             yield X, y, None
 
-    def _read(self, n_features: int | None, from_zero: bool) -> Iterator[tuple[Any, np.ndarray]]:
+    def _read(self, n_features: int, from_zero: bool) -> Iterator[tuple[Any, np.ndarray]]:
         size = self._path.stat().st_size
         for offset in range(0, size, _BLOCK_BYTES):
             # A line belongs to the block that its first byte lies in.
@@ -43,7 +43,7 @@ class SvmlightBlocks:
     def _look(self) -> tuple[int, bool]:
         """Return the number of features, and whether they are numbered from 0."""
         most, least = 0, 1
-        for X, _ in self._read(None, True):
+        for X, _ in self._read(2**31 - 1, True):
             if X.nnz:
                 most, least = max(most, int(X.indices.max()) + 1), min(least, int(X.indices.min()))
         from_zero = least == 0
