@@ -104,8 +104,9 @@ class SummedObjective(Objective):
 
     def _widened(self) -> Self:
         wide = self.with_l2(0.0)
-        wide._of_data = {}
         wide._sample = self._sample.wide()
+        if wide._sample._of_data is not self._sample._of_data:  # else these sums are float64 here and there
+            wide._of_data = {}
         wide.dtype = wide._sample.dtype
         wide.part_sums = replace(self.part_sums, dtype=wide.dtype)
         return wide
