@@ -59,7 +59,6 @@ if TYPE_CHECKING:  # what type checkers and editors read; tests hold it equal to
 
 _HOME = {
     "LinearGradients": "fused",
-    "RegularizationPathDisplay": "displays",
     "RegularizationPathDisplay": "displays.path",
     "ReliabilityDisplay": "displays.reliability",
     "RiskCoverageDisplay": "displays.risk",
