@@ -27,7 +27,7 @@ LAYERS = [
     ("linear",),
     ("rows",),
     ("_series", "_columns", "tables", "text"),
-    ("_problem", "_weights", "_lazy", "_streamed", "estimator"),
+    ("_problem", "_weights", "_lazy", "_streamed", "_classifier_state", "estimator"),
     ("cross_validation", "paths"),
     ("_intervals", "_reliability"),
     ("metrics",),

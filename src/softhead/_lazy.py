@@ -65,6 +65,14 @@ class LazyRows(NamedTuple):
         return DaskObjective(self.rows, sample, total_weight=total, l2=penalty(C, total, n_classes))
 
 
+def bare_model(model: Any) -> Any:
+    """Return a model that predicts the same, without names of features, which chunks and blocks do not have."""
+    bare = type(model)()
+    for name in ("classes_", "coef_", "intercept_", "n_features_in_", "temperature_"):
+        setattr(bare, name, getattr(model, name))
+    return bare
+
+
 def lazily(model: Any, method: str, X: Any) -> Any:
     """Return the dask array of what a method of a fitted model says of the rows of `X`: nothing is computed."""
     from softhead.linear.dask import over_rows
@@ -72,9 +80,7 @@ def lazily(model: Any, method: str, X: Any) -> Any:
     _check_table(X)
     table = hasattr(X, "columns")
     validate_data(model, X._meta if table else X, skip_check_array=True, reset=False)
-    bare = type(model)()  # neither names, which chunks do not have, nor callbacks
-    for name in ("classes_", "coef_", "intercept_", "n_features_in_"):
-        setattr(bare, name, getattr(model, name))
+    bare = bare_model(model)
     n_classes = len(model.classes_)
     if method == "predict":
         return over_rows(X, bare, method, None, model.classes_.dtype)

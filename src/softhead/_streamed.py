@@ -6,7 +6,7 @@ import numpy as np
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import validate_data
 
-from softhead._lazy import LazyRows, is_lazy, lazily
+from softhead._lazy import LazyRows, bare_model, is_lazy, lazily
 from softhead._problem import check_total, penalty
 from softhead._weights import class_factors
 from softhead.linear.contract import Objective
@@ -104,7 +104,4 @@ def _bare(model: Any, source: RowSource) -> Any:
         raise ValueError(
             f"X: the source has the features {source.feature_names[:5]}, the model was fitted to {list(names[:5])}"
         )
-    bare = type(model)()
-    for name in ("classes_", "coef_", "intercept_", "n_features_in_"):
-        setattr(bare, name, getattr(model, name))
-    return bare
+    return bare_model(model)

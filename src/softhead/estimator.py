@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
 from numbers import Real
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
@@ -17,8 +17,8 @@ from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
+from softhead._classifier_state import classifier_from_state, classifier_to_state
 from softhead._problem import check_flag, check_stopping, linear_problem, public_coefficients
-from softhead._state import fields, labels_from_state, labels_to_state, require, texts
 from softhead._streamed import accuracy, apply_elsewhere, is_elsewhere, read_elsewhere
 from softhead._weights import check_class_weight, class_factors, row_weights
 from softhead.functional import log_softmax, softmax
@@ -307,67 +307,13 @@ class SoftmaxClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):  
     def to_state(self) -> dict[str, object]:
         """Return the fitted model as plain values and arrays, for the model file."""
         check_is_fitted(self)
-        weights = self.class_weight
-        by_label = weights if isinstance(weights, Mapping) else None
-        require(np.shape(self.coef_)[1:] == (self.n_features_in_,), "coefficients")
-        return {
-            "C": float(self.C),
-            "fit_intercept": bool(self.fit_intercept),
-            "class_weight": weights if by_label is None else None,
-            "class_weight_labels": None if by_label is None else labels_to_state(np.asarray(list(by_label))),
-            "class_weight_factors": None if by_label is None else np.asarray(list(by_label.values()), np.float64),
-            "tol": float(self.tol),
-            "max_iter": int(self.max_iter),
-            "warm_start": bool(self.warm_start),
-            "classes_": labels_to_state(self.classes_),
-            "coef_": self.coef_,
-            "intercept_": self.intercept_,
-            "feature_names_in_": self.feature_names_in_.astype(object) if hasattr(self, "feature_names_in_") else None,
-            "n_iter_": self.n_iter_,
-            "n_passes_": float(self.n_passes_),
-            "objective_": float(self.objective_),
-            "gap_": float(self.gap_),
-            "status_": self.status_,
-            **({} if self.temperature_ == 1.0 else {"temperature_": float(self.temperature_)}),
-        }
+        return classifier_to_state(self)
 
     @classmethod
     def from_state(cls, state: object) -> Self:
         """Return the model that `to_state` described; ValueError on a state that it could not have given."""
-        none = type(None)
-        parameters = {"C": float, "fit_intercept": bool, "tol": float, "max_iter": int, "warm_start": bool}
-        by_label = {"class_weight_labels": (dict, none), "class_weight_factors": (np.ndarray, none)}
-        arrays = {"coef_": np.ndarray, "intercept_": np.ndarray, "n_iter_": np.ndarray, "classes_": dict}
-        records = {"n_passes_": float, "objective_": float, "gap_": float, "status_": str, "temperature_": float}
-        names: dict[str, Any] = {"feature_names_in_": (np.ndarray, none), "class_weight": (str, none)}
-        state = {"temperature_": 1.0, **state} if isinstance(state, dict) else state  # files without one mean 1
-        kinds = parameters | by_label | arrays | records | names
-        given = dict(zip(kinds, fields(state, **kinds), strict=True))
-
-        class_weight = given["class_weight"]
-        require(class_weight in (None, "balanced"), "class weights")
-        if given["class_weight_labels"] is not None:
-            labels, factors = labels_from_state(given["class_weight_labels"]), given["class_weight_factors"]
-            require(factors is not None and factors.shape == labels.shape, "class weights")
-            class_weight = dict(zip(labels.tolist(), factors.tolist(), strict=True))
-        model = cls(class_weight=class_weight, **{name: given[name] for name in parameters})
+        model = classifier_from_state(cls, state)
         model._check_parameters()
-
-        classes, coef, intercept = labels_from_state(given["classes_"]), given["coef_"], given["intercept_"]
-        require(len(classes) >= 2 and bool((classes[1:] > classes[:-1]).all()), "classes")
-        rows = 1 if len(classes) == 2 else len(classes)
-        require(coef.dtype in (np.float32, np.float64) and coef.ndim == 2 and len(coef) == rows, "coefficients")
-        require(intercept.dtype == coef.dtype and intercept.shape == (rows,) and coef.size, "intercepts")
-        require(np.isfinite(coef).all() and np.isfinite(intercept).all(), "coefficients")
-        require(given["n_iter_"].dtype == np.int32 and given["n_iter_"].shape == (1,), "iterations")
-        require(given["status_"] in get_args(Status), "status")
-        require(0.0 < given["temperature_"] < np.inf, "temperature")
-        model.classes_, model.n_features_in_ = classes, coef.shape[1]
-        if given["feature_names_in_"] is not None:
-            require(len(texts(given["feature_names_in_"])) == coef.shape[1], "names of features")
-            model.feature_names_in_ = given["feature_names_in_"]
-        for name in ("coef_", "intercept_", "n_iter_", *records):
-            setattr(model, name, given[name])
         return model
 
     def __sklearn_tags__(self) -> Any:
