@@ -42,7 +42,7 @@ LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 
 # What each layer may import from outside, beside the standard library and NumPy.
 LIBRARIES = {
-    "kernels": {"llvmlite", "numba"},
+    "kernels": {"llvmlite", "numba", "torch", "triton"},
     "torch": {"ml_dtypes", "torch"},
     "jax": {"jax"},
     "linear": {"dask", "distributed", "pyarrow", "scipy", "threadpoolctl"},
