@@ -3,7 +3,7 @@
 from importlib.util import find_spec
 
 OPTIONAL = {
-    "softhead/kernels/triton.py": "triton",
+    "softhead/kernels/triton": "triton",
     "softhead/torch": "torch",
     "softhead/jax.py": "jax",
     "softhead/linear/dask.py": "dask",

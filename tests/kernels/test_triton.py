@@ -196,7 +196,7 @@ def compile_all(dtype):
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource, compile
 
-    from softhead.kernels import triton as kernels
+    from softhead.kernels.triton import blocks, rows
 
     warnings.simplefilter("ignore")
     flags = {"EXACT": dtype == "fp32", "TEMPERED": True, "WEIGHTED": True, "SMOOTH": True, "GRADIENT": True}
@@ -207,11 +207,9 @@ def compile_all(dtype):
     numbers = dict.fromkeys(("smoothing", "z_loss", "rate", "rate_low"), "fp32")
     numbers |= dict.fromkeys(("x_stride", "out_stride", "p_stride", "cotangent_stride", "gradient_stride"), "i64")
     numbers |= dict.fromkeys(("n_rows", "n_columns", "n_blocks", "ignored"), "i32")
-    for name in (
-        *("_map_rows", "_normalise_rows", "_cross_entropy_rows", "_vjp_rows", "_summarise_blocks", "_map_blocks"),
-        *("_normalise_blocks", "_cross_entropy_blocks"),
-    ):
-        kernel = getattr(kernels, name)
+    kernels = [rows.map_rows, rows.normalise_rows, rows.cross_entropy_rows, rows.vjp_rows]
+    kernels += [blocks.summarise_blocks, blocks.map_blocks, blocks.normalise_blocks, blocks.cross_entropy_blocks]
+    for kernel in kernels:
         signature = {arg: (tensors | numbers).get(arg, "constexpr") for arg in kernel.arg_names}
         used = {arg: flags[arg] for arg in kernel.arg_names if arg in flags}
         compiled = compile(ASTSource(fn=kernel, signature=signature, constexprs=used), target=GPUTarget("cuda", 90, 32))

@@ -1,0 +1,127 @@
+"""Kernels for a tile of whole rows, each entry read once."""
+
+import triton
+import triton.language as tl
+
+from softhead.kernels.triton.arithmetic import (
+    class_weights,
+    exp,
+    log1p,
+    lse,
+    row_loss,
+    shifted,
+    sum_of_rest,
+    weighted_sum,
+    wide,
+)
+
+
+@triton.jit
+def tile(x, n_rows, n_columns, stride, read, R: tl.constexpr, B: tl.constexpr):
+    """Return rows, columns, the mask of a program's tile, and its values where `read` is true."""
+    rows = tl.program_id(0).to(tl.int64) * R + tl.arange(0, R)
+    columns = tl.arange(0, B)
+    mask = (rows < n_rows)[:, None] & (columns < n_columns)[None, :]
+    v = tl.load(x + rows[:, None] * stride + columns[None, :], mask=mask & read[:, None], other=-float("inf"))
+    return rows, columns, mask, v.to(tl.float32)
+
+
+@triton.jit
+def label(labels, rows, n_rows, ignored):
+    """Return the classes of rows, and which rows count; a class that does not count is 0."""
+    y = tl.load(labels + rows, mask=rows < n_rows, other=0).to(tl.int64)
+    counts = (rows < n_rows) & (y != ignored)
+    return tl.where(counts, y, 0), counts
+
+
+@triton.jit
+def map_rows(
+    x, out, n_rows, n_columns, x_stride, out_stride, rate, rate_low,
+    LOG: tl.constexpr, EXACT: tl.constexpr, TEMPERED: tl.constexpr, R: tl.constexpr, B: tl.constexpr,
+):  # fmt: skip
+    """Write the softmax of a tile of rows, or its logarithm."""
+    read = tl.full((R,), 1, tl.int1)
+    rows, columns, mask, v = tile(x, n_rows, n_columns, x_stride, read, R, B)
+    m = tl.max(v, axis=1)
+    high, low = shifted(v, m[:, None], rate, rate_low, EXACT, TEMPERED)
+    e = exp(high, low, EXACT)
+    rest = sum_of_rest(e, v, m, mask, EXACT)
+    if LOG:
+        result = (high - log1p(rest).to(tl.float32)[:, None]) + low
+    else:
+        result = e * (1.0 / (1.0 + rest)).to(tl.float32)[:, None]
+    tl.store(out + rows[:, None] * out_stride + columns[None, :], result.to(out.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def normalise_rows(
+    x, out, n_rows, n_columns, x_stride, rate, rate_low,
+    EXACT: tl.constexpr, TEMPERED: tl.constexpr, R: tl.constexpr, B: tl.constexpr,
+):  # fmt: skip
+    """Write the log-sum-exp of a tile of rows."""
+    read = tl.full((R,), 1, tl.int1)
+    rows, _, mask, v = tile(x, n_rows, n_columns, x_stride, read, R, B)
+    m = tl.max(v, axis=1)
+    high, low = shifted(v, m[:, None], rate, rate_low, EXACT, TEMPERED)
+    rest = sum_of_rest(exp(high, low, EXACT), v, m, mask, EXACT)
+    tl.store(out + rows, lse(m, rest, rate, rate_low).to(out.dtype.element_ty), mask=rows < n_rows)
+
+
+@triton.jit
+def cross_entropy_rows(
+    x, labels, weight, mass, scale, losses, gradient,
+    n_rows, n_columns, x_stride, gradient_stride, ignored,
+    smoothing, z_loss, rate, rate_low,
+    GRADIENT: tl.constexpr, WEIGHTED: tl.constexpr, SMOOTH: tl.constexpr, EXACT: tl.constexpr, TEMPERED: tl.constexpr,
+    R: tl.constexpr, B: tl.constexpr,
+):  # fmt: skip
+    """Write the losses of a tile of rows and, if wanted, their gradients."""
+    own_rows = tl.program_id(0).to(tl.int64) * R + tl.arange(0, R)
+    y, counts = label(labels, own_rows, n_rows, ignored)
+    rows, columns, mask, v = tile(x, n_rows, n_columns, x_stride, counts, R, B)
+    v = tl.where(counts[:, None], v, 0.0)  # of a row that is not read
+    v = tl.where(mask, v, -float("inf"))
+    m = tl.max(v, axis=1)
+    high, low = shifted(v, m[:, None], rate, rate_low, EXACT, TEMPERED)
+    e = exp(high, low, EXACT)
+    rest = sum_of_rest(e, v, m, mask, EXACT)
+    is_y = columns[None, :] == y[:, None]
+    x_y = tl.sum(tl.where(is_y, v, 0.0), axis=1)
+    w_y, w = class_weights(weight, y, columns, n_columns, WEIGHTED, SMOOTH)
+    total = tl.zeros((R,), tl.float64)
+    if SMOOTH:
+        total = weighted_sum(v, w, mask)
+    exact_rate = wide(rate, rate_low)
+    loss, factor, own = row_loss(
+        m, rest, x_y, w_y, total, tl.load(mass), n_columns, wide(smoothing, 0.0), wide(z_loss, 0.0),
+        exact_rate, tl.load(scale),
+    )  # fmt: skip
+    tl.store(losses + rows, tl.where(counts, loss, 0.0).to(losses.dtype.element_ty), mask=rows < n_rows)
+    if GRADIENT:
+        result = e * factor.to(tl.float32)[:, None]
+        if SMOOTH:
+            taken = smoothing / n_columns * tl.load(scale).to(tl.float32) * rate
+            result -= taken * w[None, :]
+        result = tl.where(is_y, own.to(tl.float32)[:, None], result)
+        result = tl.where(counts[:, None], result, 0.0)
+        place = gradient + rows[:, None] * gradient_stride + columns[None, :]
+        tl.store(place, result.to(gradient.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def vjp_rows(
+    p, cotangent, out, n_rows, n_columns, p_stride, cotangent_stride,
+    out_stride, rate, rate_low, EXACT: tl.constexpr, R: tl.constexpr, B: tl.constexpr,
+):  # fmt: skip
+    """Write p * (c - sum p c) * rate for a tile of rows."""
+    read = tl.full((R,), 1, tl.int1)
+    rows, columns, mask, q = tile(p, n_rows, n_columns, p_stride, read, R, B)
+    _, _, _, c = tile(cotangent, n_rows, n_columns, cotangent_stride, read, R, B)
+    q, c = tl.where(mask, q, 0.0), tl.where(mask, c, 0.0)
+    if EXACT:
+        mean = tl.sum(q.to(tl.float64) * c.to(tl.float64), axis=1)
+        difference = (c.to(tl.float64) - mean[:, None]) * wide(rate, rate_low)
+        result = q * difference.to(tl.float32)
+    else:
+        result = q * (c - tl.sum(q * c, axis=1)[:, None]) * rate
+    tl.store(out + rows[:, None] * out_stride + columns[None, :], result.to(out.dtype.element_ty), mask=mask)
