@@ -306,6 +306,7 @@ def report(
     """
     from softhead._files import atomic_output
     from softhead.app import display, training
+    from softhead.app.evaluation import evaluation
     from softhead.app.report.page import page
     from softhead.app.report.subject import Subject
 
@@ -316,7 +317,7 @@ def report(
     _refuse_unwritable(path, data, model)
     with _naming(data):
         scored = training.scored_rows(fitted, record, dataset)
-        scores = training.score(fitted[-1], scored.matrix, scored.target)
+        scores = evaluation(fitted[-1], scored.matrix, scored.target)
     text = page(Subject.of(model, fitted, record, dataset, scored), scores).encode()
     with atomic_output(path) as file:
         file.write(text)

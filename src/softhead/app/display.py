@@ -16,7 +16,8 @@ from rich.table import Table
 
 from softhead._files import atomic_output
 from softhead.app.datasets import Dataset
-from softhead.app.training import Record, Scores, Sweep, Trained
+from softhead.app.evaluation import CONFIDENCE, Evaluation, Figures
+from softhead.app.training import Record, Sweep, Trained
 from softhead.cross_validation import SoftmaxClassifierCV
 from softhead.estimator import SoftmaxClassifier
 from softhead.model_file import ModelFile
@@ -25,7 +26,13 @@ Summary = dict[str, Any]
 
 _PROGRESS_AFTER = 1.0  # seconds: a shorter fit shows nothing
 _NOTES = {"gap": "  (the objective is at most this far above its minimum)"}
-_NAMES = {"rows_tested": "rows tested", "log_loss": "log loss", "calibration_error": "calibration error"}
+_NAMES = {
+    "rows_tested": "rows tested",
+    "calibration_error_quantile": "calibration error, bins of equal weight",
+    "calibration_error_every_class": "calibration error, every class",
+    "ks_calibration_error": "calibration error, without bins",
+    "risk_coverage_area": "area of risk over coverage",
+}
 
 
 def training_summary(data: Dataset, trained: Trained, path: Path) -> Summary:
@@ -48,10 +55,21 @@ def training_summary(data: Dataset, trained: Trained, path: Path) -> Summary:
     return summary | {"model": str(path)}
 
 
-def evaluation_summary(model: Path, data: str, scores: Scores, held_out: bool) -> Summary:
-    """Return the scores of a model, and which rows they are of."""
+def evaluation_summary(model: Path, data: str, scores: Evaluation, held_out: bool) -> Summary:
+    """Return every figure of a model with its interval, before and after calibration, and which rows they are of."""
     scored = "the rows held out from its training on this table" if held_out else "all"
-    return {"model": str(model), "data": data, "scored": scored, **_scores(scores)}
+    return {
+        "model": str(model),
+        "data": data,
+        "scored": scored,
+        "rows_tested": scores.rows,
+        **_values(scores.figures),
+        "confidence": CONFIDENCE,
+        "intervals": _intervals(scores.figures),
+        "temperature": scores.temperature,
+        "uncalibrated": scores.uncalibrated
+        and {**_values(scores.uncalibrated), "intervals": _intervals(scores.uncalibrated)},
+    }
 
 
 def model_summary(path: Path, stored: ModelFile) -> Summary:
@@ -93,12 +111,27 @@ def show(summary: Summary, *, as_json: bool) -> None:
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(style="dim")
     table.add_column(overflow="fold")
+    intervals = summary.get("intervals", {})
     for key, value in summary.items():
-        if key == "sweep":
+        if key in ("sweep", "confidence", "intervals", "uncalibrated"):
             continue
         note = _NOTES.get(key, "") if value != math.inf else "  (no bound exists without a penalty)"
-        table.add_row(_NAMES.get(key, key), _text(value) + note)
+        table.add_row(_name(key), _text(value) + (_interval(intervals[key]) if key in intervals else note))
+    if before := summary.get("uncalibrated"):
+        intervals = before.get("intervals", {})
+        for key, value in before.items():
+            if key != "intervals" and value != summary[key]:
+                cell = _text(value) + (_interval(intervals[key]) if key in intervals else "")
+                table.add_row(f"{_name(key)}, uncalibrated", cell)
     console.print(table)
+
+
+def _name(key: str) -> str:
+    return _NAMES.get(key, key.replace("_", " "))
+
+
+def _interval(bounds: list[float]) -> str:
+    return f"  ({_text(bounds[0])} to {_text(bounds[1])}, {CONFIDENCE:.0%})"
 
 
 def _sweep_table(sweep: list[Sweep]) -> Table:
@@ -199,13 +232,22 @@ def _fit(classifier: SoftmaxClassifier) -> Summary:
     }
 
 
-def _scores(scores: Scores) -> Summary:
-    return {
-        "rows_tested": scores.rows,
-        "accuracy": scores.accuracy,
-        "log_loss": scores.log_loss,
-        "calibration_error": scores.calibration_error,
-    }
+def _scores(scores: Evaluation) -> Summary:
+    """Return the main figures on the rows held out, and what they were before calibration."""
+    main = ("accuracy", "log_loss", "calibration_error")
+    summary = {"rows_tested": scores.rows} | {name: getattr(scores.figures, name).value for name in main}
+    if scores.uncalibrated:
+        before = {name: getattr(scores.uncalibrated, name).value for name in main[1:]}
+        summary |= {"temperature": scores.temperature, "uncalibrated": before}
+    return summary
+
+
+def _values(figures: Figures) -> Summary:
+    return {name: estimate.value for name, estimate in figures._asdict().items()}
+
+
+def _intervals(figures: Figures) -> Summary:
+    return {name: [estimate.low, estimate.high] for name, estimate in figures._asdict().items()}
 
 
 def _text(value: Any) -> str:
@@ -220,6 +262,8 @@ def _json_value(value: Any) -> Any:
     """Return a value that JSON can hold: infinities and NaN, which it lacks, are null."""
     if isinstance(value, Sweep):
         return {name: _json_value(part) for name, part in value._asdict().items()}
+    if isinstance(value, dict):
+        return {key: _json_value(part) for key, part in value.items()}
     if isinstance(value, list):
         return [_json_value(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

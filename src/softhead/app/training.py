@@ -8,23 +8,14 @@ import numpy as np
 from scipy import sparse
 from sklearn.pipeline import Pipeline, make_pipeline
 
-from softhead._reliability import top_label_error
 from softhead.app.datasets import DataError, Dataset, KnownColumns
+from softhead.app.evaluation import Evaluation, evaluation
 from softhead.cross_validation import SoftmaxClassifierCV
 from softhead.estimator import SoftmaxClassifier
 from softhead.tables import TableEncoder
 from softhead.text import TextEncoder
 
 _SCORED_AT_ONCE = 65_536  # rows whose probabilities are held at one time
-
-
-class Scores(NamedTuple):
-    """Means over rows; log loss in nats, calibration error of the top label over 15 bins."""
-
-    rows: int
-    accuracy: float
-    log_loss: float
-    calibration_error: float
 
 
 class Record(NamedTuple):
@@ -93,7 +84,7 @@ class Trained(NamedTuple):
 
     model: Pipeline
     record: Record
-    scores: Scores | None
+    scores: Evaluation | None
     seconds: float
     sweep: list[Sweep]  # empty where C was given
 
@@ -139,7 +130,7 @@ def train(
         fingerprint(matrix, target),
         [point._asdict() for point in sweep] or None,
     )
-    scores = score(classifier, matrix[held_out], target[held_out]) if held_out.any() else None
+    scores = evaluation(classifier, matrix[held_out], target[held_out]) if held_out.any() else None
     return Trained(model, record, scores, time.perf_counter() - start, sweep)
 
 
@@ -161,10 +152,10 @@ class Scored(NamedTuple):
     held_out: bool  # whether these are the rows held out from the training on this very table
 
 
-def evaluate(model: Pipeline, record: Record | None, data: Dataset) -> tuple[Scores, bool]:
+def evaluate(model: Pipeline, record: Record | None, data: Dataset) -> tuple[Evaluation, bool]:
     """Return the scores of a model on data, and whether these are only the held-out rows of its own training table."""
     scored = scored_rows(model, record, data)
-    return score(model[-1], scored.matrix, scored.target), scored.held_out
+    return evaluation(model[-1], scored.matrix, scored.target), scored.held_out
 
 
 def scored_rows(model: Pipeline, record: Record | None, data: Dataset) -> Scored:
@@ -185,23 +176,6 @@ def scored_rows(model: Pipeline, record: Record | None, data: Dataset) -> Scored
         if held_out.any():
             return Scored(matrix[held_out], target[held_out], np.flatnonzero(held_out), True)
     return Scored(matrix, target, np.arange(data.n_rows), False)
-
-
-def score(classifier: SoftmaxClassifier, matrix: Any, target: np.ndarray) -> Scores:
-    """Return the mean scores of a classifier on encoded rows and labels that it knows."""
-    codes = np.searchsorted(classifier.classes_, target.astype(classifier.classes_.dtype))
-    losses, confidence = np.empty((2, len(codes)))
-    correct = np.empty(len(codes), bool)
-    for start in range(0, len(codes), _SCORED_AT_ONCE):
-        rows = slice(start, start + _SCORED_AT_ONCE)
-        log_proba = classifier.predict_log_proba(matrix[rows])
-        losses[rows] = -log_proba[np.arange(len(log_proba)), codes[rows]]
-        confidence[rows] = np.exp(log_proba.max(axis=1))
-        correct[rows] = classifier.classes_[codes[rows]] == classifier.predict(matrix[rows])
-    error = top_label_error(
-        confidence, correct, np.ones(len(codes)), n_bins=15, strategy="uniform", norm="l1", confidence=0.95
-    )
-    return Scores(len(codes), float(correct.mean()), float(losses.mean()), error.value)
 
 
 def predictions(model: Pipeline, data: Dataset, *, probabilities: bool) -> dict[str, np.ndarray]:

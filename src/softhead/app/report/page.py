@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from softhead._version import __version__
+from softhead.app.evaluation import Evaluation
 from softhead.app.report import background, insights, performance
 from softhead.app.report.describe import count, figure, parts, percent, short
 from softhead.app.report.subject import Subject
-from softhead.app.training import Scores
 
 Part = dict[str, Any]
 
@@ -22,7 +22,7 @@ _SCORES = {
 }
 
 
-def page(subject: Subject, scores: Scores) -> str:
+def page(subject: Subject, scores: Evaluation) -> str:
     """Return the report as an HTML page that needs nothing beside itself.
 
     Every text goes through the template's escaping; nothing is marked as safe.
@@ -76,13 +76,13 @@ def _number(value: float, write: Callable[[float], str]) -> Part:
     return {"exact": repr(float(value)) if math.isfinite(value) else "null", "text": write(value)}
 
 
-def _scores(subject: Subject, scores: Scores) -> Part:
+def _scores(subject: Subject, scores: Evaluation) -> Part:
     rows = [
         {
             "key": key,
             "name": name,
             "note": note,
-            "value": _number(getattr(scores, key), write),
+            "value": _number(getattr(scores.figures, key).value, write),
             "low": None,
             "high": None,
             "before": None,

@@ -1,0 +1,137 @@
+"""Every figure of a model on labelled rows, before and after its temperature: what `evaluate` and the report show."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from softhead._intervals import Estimate, mean, proportion
+from softhead._reliability import Bins, brier_rows, ks_error, selective, top_label_error
+from softhead.estimator import SoftmaxClassifier
+from softhead.functional import log_softmax
+
+CONFIDENCE = 0.95  # of every interval
+N_BINS = 15
+_ENTRIES_AT_ONCE = 1 << 22  # probabilities that are held at one time
+
+
+class Outcomes(NamedTuple):
+    """What is known of each row, arrays of shape (n_rows,).
+
+    Attributes
+    ----------
+    true, predicted : ndarray of int
+        Positions in the classifier's ``classes_``.
+    confidence, loss, brier : ndarray of float64
+        The probability of the predicted class, the log loss and the squared distance from the true class.
+    """
+
+    true: np.ndarray
+    predicted: np.ndarray
+    confidence: np.ndarray
+    loss: np.ndarray
+    brier: np.ndarray
+
+    @property
+    def correct(self) -> np.ndarray:
+        """Whether the predicted class is the true one."""
+        return self.true == self.predicted
+
+
+class Figures(NamedTuple):
+    """Each figure with its interval; the names are the keys of ``softhead evaluate --json``."""
+
+    accuracy: Estimate
+    log_loss: Estimate  # nats
+    brier_score: Estimate
+    calibration_error: Estimate  # of the predicted class, over 15 bins of equal width
+    calibration_error_quantile: Estimate  # over 15 bins of equal weight
+    calibration_error_every_class: Estimate  # the mean over all classes, over 15 bins of equal width each
+    ks_calibration_error: Estimate  # of the predicted class, without bins
+    risk_coverage_area: Estimate
+
+
+class Evaluation(NamedTuple):
+    """The figures of a classifier on labelled rows.
+
+    Attributes
+    ----------
+    rows : int
+    temperature : float
+        The classifier's.
+    figures : Figures
+        With it.
+    uncalibrated : Figures or None
+        With the temperature 1; None where the classifier's is 1.
+    outcomes, uncalibrated_outcomes : Outcomes, Outcomes or None
+        Row by row, for pictures.
+    """
+
+    rows: int
+    temperature: float
+    figures: Figures
+    uncalibrated: Figures | None
+    outcomes: Outcomes
+    uncalibrated_outcomes: Outcomes | None
+
+
+def evaluation(classifier: SoftmaxClassifier, matrix: Any, target: np.ndarray) -> Evaluation:
+    """Return the figures of a classifier on encoded rows and labels that it knows.
+
+    Parameters
+    ----------
+    classifier : SoftmaxClassifier
+    matrix : ndarray, sparse matrix or pyarrow.Table of shape (n_rows, n_features)
+    target : ndarray of shape (n_rows,)
+
+    Returns
+    -------
+    Evaluation
+    """
+    true = np.searchsorted(classifier.classes_, target.astype(classifier.classes_.dtype))
+    temperature = float(classifier.temperature_)
+    temperatures = [temperature] if temperature == 1.0 else [temperature, 1.0]
+    n_rows, n_classes = len(true), len(classifier.classes_)
+    classes = np.arange(n_classes)
+    outcomes = [Outcomes(true, np.empty(n_rows, np.intp), *np.empty((3, n_rows))) for _ in temperatures]
+    bins = [Bins(n_rows, n_classes, n_bins=N_BINS) for _ in temperatures]
+    step = max(1, _ENTRIES_AT_ONCE // n_classes)
+    for start in range(0, n_rows, step):
+        rows = slice(start, start + step)
+        scores = classifier.decision_function(matrix[rows])
+        logits = np.stack([np.zeros_like(scores), scores], axis=1) if scores.ndim == 1 else scores
+        at = np.arange(len(logits))
+        for one, by_class, divisor in zip(outcomes, bins, temperatures, strict=True):
+            log_p = log_softmax(logits, temperature=divisor).astype(np.float64)
+            p = np.exp(log_p)
+            one.predicted[rows] = logits.argmax(axis=1)
+            one.confidence[rows] = p[at, one.predicted[rows]]
+            one.loss[rows] = -log_p[at, true[rows]]
+            one.brier[rows] = brier_rows(p, true[rows])
+            by_class.add(rows, p, true[rows, None] == classes, np.ones(len(p)), [None] * n_classes)
+    figures = [_figures(*pair) for pair in zip(outcomes, bins, strict=True)]
+    calibrated = len(temperatures) > 1
+    return Evaluation(
+        n_rows,
+        temperature,
+        figures[0],
+        figures[1] if calibrated else None,
+        outcomes[0],
+        outcomes[1] if calibrated else None,
+    )
+
+
+def _figures(rows: Outcomes, by_class: Bins) -> Figures:
+    """Return the figures of rows, and of the bins of every class."""
+    weight = np.ones(len(rows.true))
+    top = rows.confidence, rows.correct, weight
+    options: dict[str, Any] = {"n_bins": N_BINS, "norm": "l1", "confidence": CONFIDENCE}
+    return Figures(
+        accuracy=proportion(rows.correct, None, CONFIDENCE),
+        log_loss=mean(rows.loss, None, CONFIDENCE),
+        brier_score=mean(rows.brier, None, CONFIDENCE),
+        calibration_error=top_label_error(*top, strategy="uniform", **options),
+        calibration_error_quantile=top_label_error(*top, strategy="quantile", **options),
+        calibration_error_every_class=by_class.error("l1", CONFIDENCE),
+        ks_calibration_error=ks_error(*top, CONFIDENCE),
+        risk_coverage_area=selective(*top, CONFIDENCE).area,
+    )
