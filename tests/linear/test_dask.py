@@ -1,5 +1,8 @@
 """Fits on dask collections: the in-memory optimum, the same bits from run to run, errors that name the chunk."""
 
+import os
+import signal
+
 import numpy as np
 import pytest
 from scipy import sparse
@@ -16,7 +19,7 @@ pd = pytest.importorskip("pandas")
 @pytest.fixture(scope="module")
 def client():
     """One small cluster in this process."""
-    options = {"n_workers": 1, "threads_per_worker": 2, "processes": False, "dashboard_address": None}
+    options = {"n_workers": 1, "threads_per_worker": 2, "processes": False, "dashboard_address": ":0"}
     with distributed.LocalCluster(**options) as cluster, distributed.Client(cluster) as client:
         yield client
 
@@ -151,3 +154,47 @@ def test_a_label_that_was_not_there_before_is_named(scheduler):
     chunk = read(5, X, damaged(y, 3, "e"), None)
     with pytest.raises(ValueError, match=r"y: chunk 5 has the label.*'e'.* in row 3, which is not among the 4 classes"):
         encode(chunk, np.array(["a", "b", "c", "d"]), np.ones(4), "<f8")
+
+
+class After:
+    """A callback that does something once a fit has made so many passes."""
+
+    def __init__(self, n_passes, action):
+        self.n_passes, self.action = n_passes, action
+
+    def setup(self, estimator, context): ...
+
+    def teardown(self, estimator, context): ...
+
+    def on_fit_task_begin(self, estimator, context): ...
+
+    def on_fit_task_end(self, estimator, context, *, fitted_estimator=None):
+        if self.action and fitted_estimator.n_passes_ >= self.n_passes:
+            action, self.action = self.action, None
+            action()
+
+
+def test_a_killed_worker_changes_no_bit_and_a_fit_without_workers_ends():
+    X, y = problem(n=600)
+    rows, labels = in_chunks((100,) * 6, X, y)
+    options = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": ":0", "silence_logs": 50}
+    with distributed.LocalCluster(**options) as cluster, distributed.Client(cluster) as client:
+        expected = SoftmaxClassifier(tol=1e-10).fit(rows, labels)
+        for nanny in cluster.workers.values():
+            nanny.close_gracefully()  # only that it starts no other worker in place of one that is gone
+        first, second = client.run(os.getpid).values()
+        killer = After(4, lambda: os.kill(first, signal.SIGKILL))
+        model = SoftmaxClassifier(tol=1e-10).set_callbacks(killer).fit(rows, labels)
+        assert killer.action is None
+        assert list(client.run(os.getpid).values()) == [second]
+        assert np.array_equal(model.coef_, expected.coef_)
+        assert np.array_equal(model.intercept_, expected.intercept_)
+        assert model.gap_ == expected.gap_
+
+        killer = After(4, lambda: os.kill(second, signal.SIGKILL))
+        with (
+            dask.config.set({"softhead.no-workers-timeout": 0.5}),
+            pytest.raises(RuntimeError, match=r"no worker has been there for 0\.5 s"),
+        ):
+            SoftmaxClassifier(tol=1e-10).set_callbacks(killer).fit(rows, labels)
+        assert killer.action is None

@@ -74,7 +74,10 @@ class Runner:
         """
         if self._client is None:
             return task.compute(optimize_graph=False)
-        return self._watched(self._client.compute(task, optimize_graph=False))
+        # That coefficients travel in the graph is meant, however large they are.
+        with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1 TiB"}):
+            future = self._client.compute(task, optimize_graph=False)
+        return self._watched(future)
 
     def _watched(self, future: Any) -> Any:
         from distributed import CancelledError, TimeoutError, wait
