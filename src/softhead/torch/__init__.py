@@ -11,7 +11,8 @@ try:
 except ImportError:
     raise ImportError("softhead.torch needs PyTorch: pip install 'softhead[torch]'") from None
 
+from softhead.torch.linear import linear_cross_entropy
 from softhead.torch.losses import cross_entropy
 from softhead.torch.maps import log_softmax, softmax
 
-__all__ = ["cross_entropy", "log_softmax", "softmax"]
+__all__ = ["cross_entropy", "linear_cross_entropy", "log_softmax", "softmax"]
