@@ -14,7 +14,9 @@ from app.test_cli import mixed_table, softhead_command
 from pyarrow import csv
 
 from softhead.app.datasets import load_data
+from softhead.app.evaluation import Figures
 from softhead.app.report import describe, figures
+from softhead.model_file import read_model, write_model
 
 VOID = {"meta", "link", "img", "br", "wbr", "path"}
 MINUS = "\N{MINUS SIGN}"
@@ -73,9 +75,21 @@ def report_of(model, data, *options):
     check_that_it_stands_alone(text, page)
     check_that_anyone_can_read_it(page)
     scores = json.loads(softhead_command("evaluate", model, data, "--json", *options)[0])
-    for name in ("accuracy", "log_loss", "calibration_error"):
-        assert repr(scores[name]) in page.exact
+    check_that_its_figures_are_those_of_evaluate(page, scores)
     return page, scores
+
+
+def check_that_its_figures_are_those_of_evaluate(page, scores):
+    """Every figure, both ends of its interval and what it was before calibration, to the last digit."""
+    before = scores["uncalibrated"]
+    expected = []
+    for name in Figures._fields:
+        low, high = scores["intervals"][name]
+        interval = [low, high] if low < high else []
+        expected += [scores[name], *interval, *([before[name]] if before else [])]
+    assert [float(value) for value in page.exact if value != "null"][-len(expected) :] == expected
+    tiles = [[scores[name], *scores["intervals"][name]] for name in ("accuracy", "log_loss", "calibration_error")]
+    assert [float(value) for value in page.exact[:9]] == [number for tile in tiles for number in tile]
 
 
 def check_that_it_stands_alone(text, page):
@@ -124,6 +138,23 @@ def test_of_images_it_shows_mistakes_and_coefficients_as_pictures():
     first = Path("page.html").read_bytes()
     softhead_command("report", "digits.safetensors", "digits", "-q")
     assert Path("digits.html").read_bytes() == first, "the same model and data give the same page"
+
+
+def test_a_calibrated_model_is_shown_before_and_after():
+    softhead_command("train", "digits", "--out", "d.safetensors")
+    plain, _ = report_of("d.safetensors", "digits")
+    stored = read_model("d.safetensors")
+    stored.model[-1].temperature_ = 0.7
+    write_model(stored.model, "d.safetensors", stored.record)
+    page, scores = report_of("d.safetensors", "digits")
+    assert scores["uncalibrated"]["log_loss"] != scores["log_loss"]
+    assert len(page.all("svg")) == len(plain.all("svg")) + 1
+    assert "before calibration" in page.text
+    assert "before calibration" not in plain.text
+    text = "".join(page.text)
+    for error in (scores["calibration_error"], scores["uncalibrated"]["calibration_error"]):
+        assert f"Calibration error {describe.percent(error)}." in text
+    assert "Logits are divided by the temperature 0.7." in text
 
 
 def test_the_confusions_are_those_of_the_predictions():

@@ -43,6 +43,16 @@ def figure(value: float) -> str:
     return text.replace("-", "\N{MINUS SIGN}")
 
 
+def coefficient(value: float) -> str:
+    """Return a number with three significant digits and its sign, such as +1.23."""
+    return f"{value:+#.3g}".rstrip(".").replace("-", "\N{MINUS SIGN}")
+
+
+def decimal(value: float) -> str:
+    """Return a score with four decimals, so that scores of a column can be compared, or as `figure` does."""
+    return f"{value:.4f}" if 1e-3 <= abs(value) < 100.0 else figure(value)
+
+
 def percent(share: float) -> str:
     """Return a share as a percentage that does not claim 0 or 100 where it is neither."""
     if math.isnan(share):

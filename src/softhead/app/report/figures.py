@@ -15,7 +15,8 @@ from softhead._reliability import ReliabilityTable
 
 _LEFT, _RIGHT, _TOP, _BOTTOM = 54, 20, 12, 40  # room for the axes' texts
 _MOST_POINTS = 200  # of a curve: no screen shows more
-NUMBERS_UP_TO = 12  # classes of a confusion matrix whose cells hold their counts
+_NUMBERS_UP_TO = 12  # classes of a confusion matrix whose cells hold their counts
+LABELS_UP_TO = 24  # and beside which their labels find room
 _SHADES = 5
 _BELOW = "confidence; below, the share of rows in each bin"
 
@@ -195,7 +196,7 @@ def reliability(
 def confusion(title: str, description: str, counts: np.ndarray, labels: Sequence[str]) -> Chart:
     """Draw a confusion matrix: rows are true classes, columns predictions, shades the share of the true class."""
     n = len(counts)
-    few = n <= NUMBERS_UP_TO
+    few = n <= LABELS_UP_TO
     left = min(90, 14 + 7 * max(len(_short(label)) for label in labels)) if few else 24
     side = 340.0 if few else 400.0
     cell = side / n
@@ -215,7 +216,7 @@ def confusion(title: str, description: str, counts: np.ndarray, labels: Sequence
                 chart.marks.append(Mark(f"{kind} shade-{level}", "".join(boxes)))
     chart.marks.append(Mark("frame", _box(left, top, side, side)))
     if few:
-        for i, j in np.argwhere(counts > 0):
+        for i, j in np.argwhere((counts > 0) & (n <= _NUMBERS_UP_TO)):
             at = {"x": left + cell * (j + 0.5), "y": top + cell * (i + 0.5) + 4}
             chart.marks.append(Mark("count", text=_count(int(counts[i, j])), **at))
         for i, label in enumerate(labels):

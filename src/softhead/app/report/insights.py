@@ -5,32 +5,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import sparse
 
+from softhead.app.evaluation import Outcomes
 from softhead.app.report.rasters import image_shape
 from softhead.estimator import SoftmaxClassifier
-from softhead.functional import softmax
 from softhead.tables import TableEncoder
 from softhead.text import TextEncoder
-
-_AT_ONCE = 65_536  # rows whose probabilities are held at one time
-
-
-class Outcomes(NamedTuple):
-    """Row by row: the codes of the true and the predicted class, and probabilities.
-
-    `confidence` is the probability of the predicted class, `uncalibrated` what it is at the temperature 1, and
-    `of_truth` the probability of the true class.
-    """
-
-    truth: np.ndarray
-    predicted: np.ndarray
-    confidence: np.ndarray
-    uncalibrated: np.ndarray
-    of_truth: np.ndarray
-
-    @property
-    def correct(self) -> np.ndarray:
-        """Which rows were predicted right."""
-        return self.truth == self.predicted
 
 
 class Confusion(NamedTuple):
@@ -49,27 +28,9 @@ class Named(NamedTuple):
     value: float
 
 
-def outcomes(classifier: SoftmaxClassifier, matrix: Any, truth: np.ndarray) -> Outcomes:
-    """Return what a classifier says of encoded rows, whose true classes are given as codes."""
-    n = len(truth)
-    result = Outcomes(truth, np.empty(n, np.intp), *np.empty((3, n)))
-    for start in range(0, n, _AT_ONCE):
-        rows = slice(start, start + _AT_ONCE)
-        logits = np.asarray(classifier.decision_function(matrix[rows]), np.float64)
-        if logits.ndim == 1:
-            logits = np.column_stack([np.zeros(len(logits)), logits])
-        codes = np.searchsorted(classifier.classes_, classifier.predict(matrix[rows]))
-        every = np.arange(len(codes))
-        result.predicted[rows] = codes
-        result.uncalibrated[rows] = softmax(logits)[every, codes]
-        p = softmax(logits, temperature=float(getattr(classifier, "temperature_", 1.0)))
-        result.confidence[rows], result.of_truth[rows] = p[every, codes], p[every, truth[rows]]
-    return result
-
-
 def confusion_counts(found: Outcomes, n_classes: int) -> np.ndarray:
     """Return the rows of every pair of true and predicted class, of shape (n_classes, n_classes)."""
-    pairs = found.truth * n_classes + found.predicted
+    pairs = found.true * n_classes + found.predicted
     return np.bincount(pairs, minlength=n_classes**2).reshape(n_classes, n_classes)
 
 

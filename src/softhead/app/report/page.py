@@ -7,19 +7,33 @@ from typing import Any
 import numpy as np
 
 from softhead._version import __version__
-from softhead.app.evaluation import Evaluation
-from softhead.app.report import background, insights, performance
-from softhead.app.report.describe import count, figure, parts, percent, short
+from softhead.app.evaluation import N_BINS, Evaluation
+from softhead.app.report import background, performance
+from softhead.app.report.describe import count, decimal, figure, parts, percent, short
 from softhead.app.report.subject import Subject
 
 Part = dict[str, Any]
 
-# The scores by their keys in the JSON of ``softhead evaluate``: name, how it is written, what it is.
-_SCORES = {
+# The figures by their names in `Figures`: name, how it is written, what it is.
+_FIGURES: dict[str, tuple[str, Callable[[float], str], str]] = {
     "accuracy": ("accuracy", percent, "share of rows whose most probable class is the true one"),
-    "log_loss": ("log loss", figure, "mean of minus log p of the true class, in nats; 0 is best"),
-    "calibration_error": ("calibration error", percent, "mean distance of confidence from accuracy, over 15 bins"),
+    "log_loss": ("log loss", decimal, "mean of the negative logarithm of the true class's probability, in nats"),
+    "brier_score": ("Brier score", decimal, "mean squared distance of the probabilities from the true class, 0 to 2"),
+    "calibration_error": (
+        "calibration error",
+        percent,
+        f"confidence against accuracy, {N_BINS} bins of equal width",
+    ),
+    "calibration_error_quantile": ("", percent, f"the same over {N_BINS} bins of equally many rows"),
+    "calibration_error_every_class": ("", percent, "the same of every class, averaged over the classes"),
+    "ks_calibration_error": ("", percent, "without bins: the largest cumulative difference (Kolmogorov and Smirnov)"),
+    "risk_coverage_area": (
+        "area of risk over coverage",
+        percent,
+        "mean error rate over all shares of rows",
+    ),
 }
+_TILES = ("accuracy", "log_loss", "calibration_error")
 
 
 def page(subject: Subject, scores: Evaluation) -> str:
@@ -32,8 +46,8 @@ def page(subject: Subject, scores: Evaluation) -> str:
     loader = PackageLoader("softhead.app.report")
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, keep_trailing_newline=True)
     environment.filters["parts"] = parts
-    found = insights.outcomes(subject.classifier, subject.matrix, subject.truth)
-    shown = _scores(subject, scores)
+    found = scores.outcomes
+    shown = _scores(scores)
     path = background.path(subject)
     contents = [
         ("scores", "Scores"),
@@ -51,7 +65,7 @@ def page(subject: Subject, scores: Evaluation) -> str:
         tiles=_tiles(subject, shown),
         contents=contents,
         scores=shown,
-        calibration=performance.calibration(subject, found),
+        calibration=performance.calibration(scores),
         confusions=performance.confusions(subject, found),
         mistakes=performance.mistakes(subject, found),
         features=performance.features(subject),
@@ -76,26 +90,32 @@ def _number(value: float, write: Callable[[float], str]) -> Part:
     return {"exact": repr(float(value)) if math.isfinite(value) else "null", "text": write(value)}
 
 
-def _scores(subject: Subject, scores: Evaluation) -> Part:
-    rows = [
-        {
-            "key": key,
-            "name": name,
-            "note": note,
-            "value": _number(getattr(scores.figures, key).value, write),
-            "low": None,
-            "high": None,
-            "before": None,
-        }
-        for key, (name, write, note) in _SCORES.items()
-    ]
-    return {"lead": f"Means over {count(scores.rows, 'row')}.", "rows": rows, "before": False}
+def _scores(scores: Evaluation) -> Part:
+    """Return a row for each figure, with its interval and what it was before calibration."""
+    rows = []
+    for key, (name, write, note) in _FIGURES.items():
+        value, low, high = getattr(scores.figures, key)
+        before = getattr(scores.uncalibrated, key).value if scores.uncalibrated else None
+        rows.append(
+            {
+                "key": key,
+                "name": name or "calibration error",
+                "note": note,
+                "value": _number(value, write),
+                "low": _number(low, write) if low < high else None,
+                "high": _number(high, write),
+                "before": None if before is None else _number(before, write),
+            }
+        )
+    lead = f"Over {count(scores.rows, 'row')}."
+    if scores.uncalibrated:
+        lead += f" Before calibration the temperature was 1; it is {figure(scores.temperature)}."
+    return {"lead": lead, "rows": rows, "before": scores.uncalibrated is not None}
 
 
 def _tiles(subject: Subject, scores: Part) -> list[Part]:
     """Return the figures that a reader looks at first."""
-    by_key = {score["key"]: score for score in scores["rows"]}
-    tiles = [by_key[key] for key in ("accuracy", "log_loss", "calibration_error")]
+    tiles = [score for score in scores["rows"] if score["key"] in _TILES]
     classifier = subject.classifier
     relative = classifier.gap_ / classifier.objective_ if classifier.objective_ else np.inf
     status = {

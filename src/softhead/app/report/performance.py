@@ -5,8 +5,9 @@ from typing import Any
 import numpy as np
 
 from softhead._reliability import reliability, selective
+from softhead.app.evaluation import CONFIDENCE, N_BINS, Evaluation, Figures, Outcomes
 from softhead.app.report import describe, figures, insights, rasters
-from softhead.app.report.describe import count, figure, passage, percent, short
+from softhead.app.report.describe import coefficient, count, figure, passage, percent, short
 from softhead.app.report.subject import Subject
 from softhead.text import TextEncoder
 
@@ -15,58 +16,62 @@ _MISTAKES = 12
 _CLASSES = 200  # that features are shown of
 _FIRST = 12  # of them before the reader asks for more
 _FEATURES = 8  # of each class
-_BINS = 15
 _VALUES = 32  # of a row without names
 
 Part = dict[str, Any]
 
 
-def calibration(subject: Subject, found: insights.Outcomes) -> Part:
+def calibration(scores: Evaluation) -> Part:
     """Return how far probabilities are frequencies, and what abstaining buys."""
-    temperature = float(getattr(subject.classifier, "temperature_", 1.0))
-    ones = np.ones(len(found.truth))
-
-    def drawn(title: str, confidence: np.ndarray, caption: str) -> Part:
-        table = reliability(confidence, found.correct, ones, n_bins=_BINS, strategy="uniform", confidence=0.95)
-        filled = table.mass > 0.0
-        error = float((table.mass * np.abs(table.accuracy - table.confidence))[filled].sum())
-        described = ", ".join(
-            f"{c:.2f}: {a:.2f}" for c, a in zip(table.confidence[filled], table.accuracy[filled], strict=True)
+    charts = [_reliability("Reliability", "The model as it is.", scores.figures, scores.outcomes)]
+    if scores.uncalibrated and scores.uncalibrated_outcomes:
+        charts[0]["caption"] = charts[0]["caption"].replace("The model as it is", "After calibration")
+        before = _reliability(
+            "Reliability before calibration",
+            "Before calibration, at the temperature 1.",
+            scores.uncalibrated,
+            scores.uncalibrated_outcomes,
         )
-        chart = figures.reliability(title, f"Accuracy at each mean confidence: {described}.", table)
-        return {"chart": chart, "caption": f"{caption} Calibration error {percent(error)}."}
-
-    calibrated = temperature != 1.0
-    charts = [
-        drawn("Reliability", found.confidence, f"{'After calibration: t' if calibrated else 'T'}he model as it is.")
-    ]
-    if calibrated:
-        charts.insert(0, drawn("Reliability before calibration", found.uncalibrated, "Before: at the temperature 1."))
-        lead = f"The logits are divided by the temperature {figure(temperature)}, which was chosen on rows kept apart. "
+        charts.insert(0, before)
+        lead = f"Logits are divided by the temperature {figure(scores.temperature)}. "
     else:
         lead = "The model has not been calibrated: its temperature is 1. "
-    curve = selective(found.confidence, found.correct, ones, 0.95)
-    risk = figures.curve(
-        "Risk against coverage",
-        f"The error rate is {percent(float(curve.risk[-1]))} when every row is answered.",
-        np.append(0.0, curve.coverage),
-        np.append(curve.risk[0], curve.risk),
-        x_label="share of rows answered",
-        y_label="error rate among them",
-        from_zero=True,
-    )
+    found = scores.outcomes
+    curve = selective(found.confidence, found.correct, np.ones(len(found.true)), CONFIDENCE)
     return {
-        "lead": lead
-        + "Where a point lies on the dotted line, probabilities are frequencies; below it, the model is too sure. "
-        "Bars are 95% intervals.",
+        "lead": f"{lead}Where a point lies on the dotted line, probabilities are frequencies; below it, the model is "
+        "too sure. Bars are 95% intervals.",
         "charts": charts,
-        "risk": risk,
+        "risk": figures.curve(
+            "Risk against coverage",
+            f"The error rate is {percent(float(curve.risk[-1]))} when every row is answered.",
+            np.append(0.0, curve.coverage),
+            np.append(curve.risk[0], curve.risk),
+            x_label="share of rows answered",
+            y_label="error rate among them",
+            from_zero=True,
+        ),
         "risk_caption": "When only the most confident rows are answered. "
-        f"Mean error rate over all coverages {percent(curve.area.value)}.",
+        f"Mean error rate over all coverages {percent(scores.figures.risk_coverage_area.value)}.",
     }
 
 
-def confusions(subject: Subject, found: insights.Outcomes) -> Part:
+def _reliability(title: str, caption: str, values: Figures, found: Outcomes) -> Part:
+    table = reliability(
+        found.confidence,
+        found.correct,
+        np.ones(len(found.true)),
+        n_bins=N_BINS,
+        strategy="uniform",
+        confidence=CONFIDENCE,
+    )
+    pairs = zip(table.confidence, table.accuracy, table.mass, strict=True)
+    described = ", ".join(f"{c:.2f}: {a:.2f}" for c, a, mass in pairs if mass > 0.0)
+    chart = figures.reliability(title, f"Accuracy at each mean confidence: {described}.", table)
+    return {"chart": chart, "caption": f"{caption} Calibration error {percent(values.calibration_error.value)}."}
+
+
+def confusions(subject: Subject, found: Outcomes) -> Part:
     """Return which classes are taken for which."""
     labels = subject.labels
     counts = insights.confusion_counts(found, len(labels))
@@ -77,9 +82,9 @@ def confusions(subject: Subject, found: insights.Outcomes) -> Part:
     with np.errstate(invalid="ignore"):
         recall, precision = right / rows, right / taken
     order = np.argsort(np.where(rows > 0, recall, 2.0), kind="stable")
-    dense = len(labels) > figures.NUMBERS_UP_TO
+    dense = len(labels) > figures.LABELS_UP_TO
     return {
-        "lead": f"{count(wrong, 'row')} of {len(found.truth):,} {verb} taken for another class.",
+        "lead": f"{count(wrong, 'row')} of {len(found.true):,} {verb} taken for another class.",
         "chart": figures.confusion(
             "Confusion matrix",
             "Rows are true classes, columns are predictions. "
@@ -112,7 +117,7 @@ def confusions(subject: Subject, found: insights.Outcomes) -> Part:
     }
 
 
-def mistakes(subject: Subject, found: insights.Outcomes) -> Part:
+def mistakes(subject: Subject, found: Outcomes) -> Part:
     """Return the wrong predictions with the highest probabilities, with their rows and with what led to them."""
     data, labels = subject.data, subject.labels
     pixels = insights.pixel_shape(subject.encoder)
@@ -122,13 +127,13 @@ def mistakes(subject: Subject, found: insights.Outcomes) -> Part:
     chosen = insights.boldest_mistakes(found, _MISTAKES)
     cards = []
     for place in chosen:
-        row, truth, predicted = int(subject.rows[place]), int(found.truth[place]), int(found.predicted[place])
+        row, truth, predicted = int(subject.rows[place]), int(found.true[place]), int(found.predicted[place])
         card: Part = {
             "row": f"{row + 1:,}",
             "truth": labels[truth],
             "predicted": labels[predicted],
             "confidence": percent(float(found.confidence[place])),
-            "of_truth": percent(float(found.of_truth[place])),
+            "of_truth": percent(float(np.exp(-found.loss[place]))),
             "image": None,
             "quote": None,
             "cells": [],
@@ -145,7 +150,7 @@ def mistakes(subject: Subject, found: insights.Outcomes) -> Part:
             card["cells_caption"] = f"Its {count(len(card['cells']), 'value')}"
         if named:
             reasons = insights.reasons(weights, subject.matrix[place : place + 1], truth, predicted, names, 4)
-            card["reasons"] = [{"name": short(r.name, 40), "text": f"+{figure(r.value)}"} for r in reasons]
+            card["reasons"] = [{"name": short(r.name, 40), "text": f"+{r.value:.2g}"} for r in reasons]
         cards.append(card)
     lead = "The wrong predictions with the highest probabilities, from the highest on." if cards else "There is none."
     if any(card["reasons"] for card in cards):
@@ -197,7 +202,7 @@ def features(subject: Subject) -> Part:
             "rows": [
                 {
                     "name": short(feature.name, 48),
-                    "text": figure(feature.value),
+                    "text": coefficient(feature.value),
                     "width": f"{100 * abs(feature.value) / largest:.1f}",
                     "style": "for" if feature.value > 0 else "against",
                 }
