@@ -13,6 +13,7 @@ import pytest
 from app.test_cli import mixed_table, softhead_command
 from pyarrow import csv
 
+import softhead
 from softhead.app.datasets import load_data
 from softhead.app.evaluation import Figures
 from softhead.app.report import describe, figures
@@ -197,6 +198,53 @@ def test_every_text_from_outside_is_escaped(tmp_path):
 def test_nothing_in_the_template_is_exempt_from_escaping():
     template = files("softhead.app.report").joinpath("templates", "report.html").read_text()
     assert not re.search(r"\|\s*safe|autoescape|<script", template)
+
+
+def luminance(colour):
+    channels = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255
+    return np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4) @ [
+        0.2126,
+        0.7152,
+        0.0722,
+    ]
+
+
+def contrast(one, other):
+    """WCAG 2.2, contrast ratio."""
+    darker, lighter = sorted([luminance(one), luminance(other)])
+    return (lighter + 0.05) / (darker + 0.05)
+
+
+@pytest.mark.parametrize("theme", [0, 1])
+def test_texts_have_the_contrast_that_accessibility_asks_for(theme):
+    style = files("softhead.app.report").joinpath("templates", "report.css").read_text()
+    colours = dict(re.findall(r"--(\w+): (#\w{6})", re.findall(r":root \{(.*?)\}", style, re.DOTALL)[theme]))
+    for ground in ("page", "card"):
+        for text in ("text", "muted", "for", "against", "good"):
+            assert contrast(colours[text], colours[ground]) >= 4.5
+    strongest = float(re.search(r"\.shade-5 \{ fill-opacity: (\S+);", style)[1])
+    for fill in ("for", "against"):  # counts are written over the shades of a confusion matrix
+        mixed = [
+            round(strongest * int(colours[fill][i : i + 2], 16) + (1 - strongest) * int(colours["page"][i : i + 2], 16))
+            for i in (1, 3, 5)
+        ]
+        assert contrast(colours["text"], "#" + "".join(f"{part:02x}" for part in mixed)) >= 4.5
+
+
+def test_a_model_without_encoder_or_record_is_reported_by_the_names_it_has(tmp_path):
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=(60, 5))
+    y = (x[:, 0] + rng.normal(size=60) > 0).astype(int)
+    np.savez(tmp_path / "bare.npz", x=x, y=y)
+    softhead.save(softhead.SoftmaxClassifier().fit(x, y), "bare.safetensors")
+    page, scores = report_of("bare.safetensors", "bare.npz", "--target", "y")
+    assert scores["rows_tested"] == 60
+    names = [row[0] for row in page.rows if row and re.fullmatch(r"x\d", row[0])]
+    assert sorted(set(names)) == [f"x{i}" for i in range(5)]
+    text = "".join(page.text)
+    assert "all rows that were given" in text
+    assert "Its 5 values" in text
+    assert "trained on" not in text
 
 
 def test_texts_are_quoted_with_the_words_that_led_astray(tmp_path):

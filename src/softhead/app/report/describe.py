@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 _LONGEST = 80  # characters of a value, a name or a label
-_LONGEST_TEXT = 600
+_LONGEST_TEXT = 400
 MOST_COLUMNS = 100
 
 
@@ -26,10 +26,8 @@ def parts(name: str) -> list[str]:
 
 
 def passage(text: object) -> str:
-    """Return a text to read, its paragraphs kept, its end cut off where it is long."""
-    lines = [" ".join(line.split()) for line in str(text or "")[: 4 * _LONGEST_TEXT].splitlines()]
-    kept = "\n".join(line for line in lines if line)
-    return short(kept) if not kept else kept if len(kept) <= _LONGEST_TEXT else kept[: _LONGEST_TEXT - 1] + "…"
+    """Return a text to read, as one paragraph, its end cut off where it is long."""
+    return short(" ".join(str(text or "")[: 4 * _LONGEST_TEXT].split()), _LONGEST_TEXT)
 
 
 def figure(value: float) -> str:
@@ -96,6 +94,8 @@ def _column(name: str, column: Any) -> dict[str, str]:
     elif word in ("number", "time"):
         low, high = compute.min_max(held).as_py().values()
         shown = short(low) if low == high else f"{short(low)} to {short(high)}"
+        if word == "number":
+            shown = shown.replace("-", "\N{MINUS SIGN}")
     elif word in ("text", "yes or no"):
         shown = _frequent(held)
     else:

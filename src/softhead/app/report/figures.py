@@ -197,7 +197,7 @@ def confusion(title: str, description: str, counts: np.ndarray, labels: Sequence
     """Draw a confusion matrix: rows are true classes, columns predictions, shades the share of the true class."""
     n = len(counts)
     few = n <= LABELS_UP_TO
-    left = min(90, 14 + 7 * max(len(_short(label)) for label in labels)) if few else 24
+    left = min(100, 14 + 7 * max(len(_short(label)) for label in labels)) if few else 24
     side = 340.0 if few else 400.0
     cell = side / n
     chart = Chart(title, description, width=int(left + side + 4), height=int(side + (left if few else 24) + 6))
@@ -240,7 +240,8 @@ def confusion(title: str, description: str, counts: np.ndarray, labels: Sequence
 
 
 def _short(label: str) -> str:
-    return label if len(label) <= 10 else label[:9] + "…"
+    """Return a label with its middle left out where it is long: labels of a kind often begin alike."""
+    return label if len(label) <= 12 else f"{label[:5]}…{label[-6:]}"
 
 
 def _count(value: int) -> str:
