@@ -1,5 +1,6 @@
 """The classifiers on dask collections: recognised by their type's module, and dask is imported inside the call."""
 
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -64,6 +65,27 @@ class LazyRows(NamedTuple):
             fit_intercept=fit_intercept,
         )
         return DaskObjective(self.rows, sample, total_weight=total, l2=penalty(C, total, n_classes))
+
+    def folds(self, cv: Any, groups: Any) -> Iterator[tuple[int, int]]:
+        """Yield the number of each fold, with that of all: rows are dealt out to them in turn."""
+        if groups is not None or not (cv is None or (isinstance(cv, int | np.integer) and cv >= 2)):
+            raise ValueError(
+                f"cv: {cv!r}{'' if groups is None else ' with groups'}; accepted for dask collections is a number of "
+                "folds from 2 on, or None, without groups"
+            )
+        n_folds = 5 if cv is None else int(cv)
+        yield from ((k, n_folds) for k in range(n_folds))
+
+    def fold(self, members: tuple[int, int], scoring: Any) -> tuple["LazyRows", Callable[[Any], float], int]:
+        """Return the rows to fit, and what scores a model on the others, with their number."""
+        if scoring not in ("neg_log_loss", "accuracy", None):
+            raise ValueError(
+                f"scoring: {scoring!r}; accepted for dask collections are 'neg_log_loss', 'accuracy', None"
+            )
+        train, test = self.rows.fold(*members)
+        fitted = LazyRows(train, self.classes, train.weights_of_classes(len(self.classes)))
+        accuracy = scoring != "neg_log_loss"
+        return fitted, lambda model: test.score(bare_model(model), accuracy=accuracy), test.n_rows
 
 
 def bare_model(model: Any) -> Any:

@@ -2,7 +2,7 @@
 
 import logging
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from inspect import Parameter, signature
 from typing import Any, Literal, NamedTuple, Self
 
@@ -16,9 +16,11 @@ from sklearn.utils import check_consistent_length, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from softhead._lazy import LazyRows, is_lazy
 from softhead._problem import check_flag, check_stopping, linear_problem, penalty, penalty_grid
 from softhead._weights import class_factors, row_weights
 from softhead.estimator import SoftmaxClassifier, fitted_attributes
+from softhead.linear.contract import Objective
 from softhead.linear.objective import LinearSoftmaxObjective
 from softhead.linear.path import solve_path
 from softhead.linear.path_metric import PathMetric
@@ -136,8 +138,10 @@ class SoftmaxClassifierCV(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like, sparse matrix or dataframe of shape (n_rows, n_features)
-            Finite numbers; float32 stays float32, anything else is computed in float64.
+        X : array-like, sparse matrix, dataframe, dask array or dask dataframe of shape (n_rows, n_features)
+            Finite numbers; float32 stays float32, anything else is computed in float64. Of a dask collection, fold k
+            of the `cv` (an integer, 5 by default) is scored on every `cv`-th row from row k on, by the log loss or the
+            accuracy (`scoring`: None).
         y : array-like of shape (n_rows,)
             Classes: strings, integers or booleans.
         sample_weight : array-like of shape (n_rows,), optional
@@ -158,14 +162,16 @@ class SoftmaxClassifierCV(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         check_flag(self.fit_intercept, "fit_intercept")
         check_flag(self.refit, "refit")
         Cs = penalty_grid(self.Cs)
-        X, y = validate_data(self, X, y, accept_sparse="csr", dtype=(np.float64, np.float32))
-        check_classification_targets(y)
-        classes, codes = np.unique(y, return_inverse=True)
-        weight = row_weights(sample_weight, X)
-        factors = class_factors(self.class_weight, classes, y, weight)
-        rows = _Rows(X, y, codes, weight * factors[codes], None if sample_weight is None else weight, classes)
-        objective = rows.objective(bool(self.fit_intercept))  # finds what is wrong with all rows before they are split
-        folds = list(check_cv(self.cv, y, classifier=True).split(X, y, groups))
+        rows: _Rows | LazyRows
+        if is_lazy(X):
+            rows = LazyRows.read(self, X, y, sample_weight)
+        else:
+            X, y = validate_data(self, X, y, accept_sparse="csr", dtype=(np.float64, np.float32))
+            rows = _Rows.of(self, X, y, sample_weight)
+        classes = rows.classes
+        # Finds what is wrong with all rows before they are split.
+        objective = rows.objective(C=np.inf, fit_intercept=bool(self.fit_intercept))
+        folds = list(rows.folds(self.cv, groups))
         if not folds:
             raise ValueError(f"cv: {self.cv!r} gives no folds (an iterator can be used once only)")
         self.__dict__.pop("best_estimator_", None)  # what an interrupted fit leaves is not fitted
@@ -188,9 +194,9 @@ class SoftmaxClassifierCV(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             task.call_on_fit_task_end(estimator=self, **seen, reconstruction_attributes=attributes)
 
         metric, bests, reference = PathMetric(), [], None
-        for fold, (train, test) in enumerate(folds):
+        for fold, members in enumerate(folds):
             keep: list[np.ndarray] | None = [] if fold == 0 < len(folds) - 1 else None
-            bests.append(self._fit_fold(fold, rows, train, test, metric, reference, keep, report))
+            bests.append(self._fit_fold(fold, rows, members, metric, reference, keep, report))
             reference = keep if reference is None else reference
         chosen = self._choose(objective, bests, reference, metric)
         self._set_best(chosen)
@@ -202,21 +208,18 @@ class SoftmaxClassifierCV(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     def _fit_fold(
         self,
         fold: int,
-        rows: "_Rows",
-        train: np.ndarray,
-        test: np.ndarray,
+        rows: "_Rows | LazyRows",
+        members: Any,
         metric: PathMetric,
         reference: list[np.ndarray] | None,
         keep: list[np.ndarray] | None,
         report: Callable[[SoftmaxClassifier], None],
     ) -> tuple[int, np.ndarray]:
         """Fit and score the path on one fold; return the index and the coefficients of its best C, `keep` them all."""
-        scorer = _scorer(self.scoring, rows.classes)
-        X, y = rows.X[test], rows.y[test]
-        sample_weight = None if rows.sample_weight is None else rows.sample_weight[test]
-        objective = rows.objective(bool(self.fit_intercept), train)
+        fitted, score, n_scored = rows.fold(members, self.scoring)
+        objective = fitted.objective(C=np.inf, fit_intercept=bool(self.fit_intercept))
         order = np.argsort(self.Cs_, kind="stable")
-        l2s = [penalty(C, float(objective.sample_weight.sum()), len(rows.classes)) for C in self.Cs_[order]]
+        l2s = [penalty(C, objective.total_weight, len(rows.classes)) for C in self.Cs_[order]]
         path = solve_path(objective, l2s, tol=self.tol, max_iter=int(self.max_iter), metric=metric, reference=reference)
         best, best_coef = -1, np.empty(0)
         for index, solution in zip(order, path, strict=False):
@@ -224,10 +227,10 @@ class SoftmaxClassifierCV(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
                 raise KeyboardInterrupt
             model = self._classifier(float(self.Cs_[index]), objective, solution)
             at = (fold, 0, index)
-            self.scores_[at] = scorer(model, X, y, sample_weight)
+            self.scores_[at] = score(model)
             if np.isnan(self.scores_[at]):
                 raise ValueError(
-                    f"scoring: {self.scoring!r} is NaN at C={model.C:g} in fold {fold}, of {len(y)} validation rows; "
+                    f"scoring: {self.scoring!r} is NaN at C={model.C:g} in fold {fold}, of {n_scored} validation rows; "
                     "no C can be chosen by it"
                 )
             self.n_iter_[at], self.statuses_[at] = solution.n_iter, solution.status
@@ -244,7 +247,7 @@ class SoftmaxClassifierCV(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
 
     def _choose(
         self,
-        objective: LinearSoftmaxObjective,
+        objective: Objective,
         bests: list[tuple[int, np.ndarray]],
         reference: list[np.ndarray] | None,
         metric: PathMetric,
@@ -258,7 +261,7 @@ class SoftmaxClassifierCV(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         else:
             C = float(np.mean([self.Cs_[index] for index, _ in bests]))
             start = np.mean([coef for _, coef in bests], axis=0)
-        l2 = penalty(C, float(objective.sample_weight.sum()), objective.n_classes)
+        l2 = penalty(C, objective.total_weight, objective.n_classes)
         current = objective.with_l2(l2)
         solution = solve(
             current,
@@ -272,7 +275,7 @@ class SoftmaxClassifierCV(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         self.n_passes_ += solution.passes
         return self._classifier(C, objective, solution)
 
-    def _classifier(self, C: float, objective: LinearSoftmaxObjective, solution: Solution) -> SoftmaxClassifier:
+    def _classifier(self, C: float, objective: Objective, solution: Solution) -> SoftmaxClassifier:
         """Return the fitted classifier of a solution."""
         model = SoftmaxClassifier(
             C=C,
@@ -365,12 +368,32 @@ class _Rows(NamedTuple):
     sample_weight: np.ndarray | None  # for scores
     classes: np.ndarray
 
-    def objective(self, fit_intercept: bool, rows: np.ndarray | None = None) -> LinearSoftmaxObjective:
-        """Return the objective of all rows, or of a copy of some, without a penalty."""
-        X, codes, weight = self.X, self.codes, self.weight
-        if rows is not None:
-            X, codes, weight = X[rows], codes[rows], weight[rows]
-        return linear_problem(X, codes, weight, self.classes, C=np.inf, fit_intercept=fit_intercept)
+    @classmethod
+    def of(cls, estimator: SoftmaxClassifierCV, X: Any, y: np.ndarray, sample_weight: Any) -> "_Rows":
+        """Return checked rows with the weights of an estimator's classes."""
+        check_classification_targets(y)
+        classes, codes = np.unique(y, return_inverse=True)
+        weight = row_weights(sample_weight, X)
+        factors = class_factors(estimator.class_weight, classes, y, weight)
+        return cls(X, y, codes, weight * factors[codes], None if sample_weight is None else weight, classes)
+
+    def objective(self, *, C: float, fit_intercept: bool) -> LinearSoftmaxObjective:
+        """Return the objective of the rows."""
+        return linear_problem(self.X, self.codes, self.weight, self.classes, C=C, fit_intercept=fit_intercept)
+
+    def folds(self, cv: Any, groups: Any) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield the rows to fit and those to score of each fold."""
+        yield from check_cv(cv, self.y, classifier=True).split(self.X, self.y, groups)
+
+    def fold(
+        self, members: tuple[np.ndarray, np.ndarray], scoring: str | Scorer | None
+    ) -> tuple["_Rows", Callable[[SoftmaxClassifier], float], int]:
+        """Return a copy of the rows to fit, and what scores a model on the others, with their number."""
+        train, test = members
+        scorer, X, y = _scorer(scoring, self.classes), self.X[test], self.y[test]
+        weight = None if self.sample_weight is None else self.sample_weight[test]
+        fitted = _Rows(self.X[train], self.y, self.codes[train], self.weight[train], None, self.classes)
+        return fitted, lambda model: scorer(model, X, y, weight), len(y)
 
 
 def _scorer(scoring: str | Scorer | None, classes: np.ndarray) -> Callable[..., float]:

@@ -134,9 +134,11 @@ class SoftmaxClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):  
         ----------
         X : array-like, sparse matrix or dataframe of shape (n_rows, n_features), or RowSource
             Finite numbers; float32 stays float32, anything else is computed in float64. A `RowSource`, of `open_rows`
-            for instance, is read block by block, once for each pass: its rows need not fit in memory.
+            for instance, is read block by block, once for each pass: its rows need not fit in memory. A dask array or
+            dataframe is kept on its workers, and every pass is made there; predictions for one are dask arrays.
         y : array-like of shape (n_rows,)
-            Classes: strings, integers or booleans. None for a `RowSource`, whose blocks have them.
+            Classes: strings, integers or booleans. None for a `RowSource`, whose blocks have them. A dask array or
+            series beside a dask collection, divided as this is.
         sample_weight : array-like of shape (n_rows,), optional
             Non-negative weights with a positive sum; 1 by default.
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from softhead import SoftmaxClassifier
+from softhead import SoftmaxClassifier, SoftmaxClassifierCV
 
 dask = pytest.importorskip("dask")
 distributed = pytest.importorskip("distributed")
@@ -146,7 +146,7 @@ def test_what_is_wrong_in_a_chunk_is_named(scheduler):
         fit(rows, np.full(100, "a"))
 
 
-def test_a_label_that_was_not_there_before_is_named(scheduler):
+def test_a_label_that_was_not_there_before_is_named():
     """A chunk that is made again, as after the loss of a worker, may have become another."""
     from softhead.linear.chunks import encode, read
 
@@ -154,6 +154,29 @@ def test_a_label_that_was_not_there_before_is_named(scheduler):
     chunk = read(5, X, damaged(y, 3, "e"), None)
     with pytest.raises(ValueError, match=r"y: chunk 5 has the label.*'e'.* in row 3, which is not among the 4 classes"):
         encode(chunk, np.array(["a", "b", "c", "d"]), np.ones(4), "<f8")
+
+
+@pytest.mark.parametrize(("scoring", "class_weight"), [("neg_log_loss", "balanced"), (None, None)])
+def test_cross_validation_is_that_in_memory_on_the_same_folds(scoring, class_weight):
+    X, y = problem(n=600)
+    weight = np.random.default_rng(1).exponential(size=600)
+    options = {"Cs": [1e-3, 1e-1, 10.0], "scoring": scoring, "class_weight": class_weight, "tol": 1e-8}
+    in_turn = [(np.flatnonzero(np.arange(600) % 3 != k), np.arange(k, 600, 3)) for k in range(3)]
+    expected = SoftmaxClassifierCV(cv=in_turn, **options).fit(X, y, weight)
+    search = SoftmaxClassifierCV(cv=3, **options).fit(*in_chunks((100, 2, 298, 200), X, y, weight))
+    np.testing.assert_allclose(search.scores_, expected.scores_, atol=1e-5)
+    assert search.C_ == expected.C_
+    np.testing.assert_allclose(search.coef_, expected.coef_, atol=1e-4)
+    (rows,) = in_chunks((300, 300), X)
+    assert np.array_equal(search.predict(rows).compute(), search.predict(X))
+
+
+def test_folds_and_scores_that_dask_has_not_are_refused():
+    X, y = in_chunks((50, 50), *problem(n=100))
+    with pytest.raises(ValueError, match=r"cv: 1; accepted .* is a number of folds"):
+        SoftmaxClassifierCV(cv=1).fit(X, y)
+    with pytest.raises(ValueError, match=r"scoring: 'f1_macro'; accepted for dask collections are"):
+        SoftmaxClassifierCV(scoring="f1_macro").fit(X, y)
 
 
 class After:

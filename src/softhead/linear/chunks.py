@@ -16,7 +16,11 @@ from scipy import sparse
 
 from softhead.kernels.threads import num_threads
 from softhead.linear import blas
+from softhead.linear.labels import LabelCodes, unique_labels
 from softhead.linear.summed import Part, PartSums, Sums, add
+
+_SCORED_AT_ONCE = 8192  # rows
+_LEAST = float(np.log(np.finfo(np.float64).eps))  # of log-probabilities that are scored, as scikit-learn has it
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,7 @@ class Chunk:
     X: Any
     y: np.ndarray
     weight: np.ndarray
+    given: np.ndarray  # the weight before it was multiplied by the factor of the class
 
     def __sizeof__(self) -> int:
         """Return the bytes of the arrays: by them a scheduler judges what it costs to move a chunk."""
@@ -70,13 +75,14 @@ def read(index: int, X: Any, y: Any, weight: Any) -> Chunk:
         raise ValueError(f"y: chunk {index} is of the dtype {labels.dtype}; accepted are strings, numbers and booleans")
     _refuse(_missing(y, labels), f"y: chunk {index} has no label")
     if weight is None:
-        return Chunk(index, X, labels, np.ones(n_rows))
+        weight = np.ones(n_rows)
+        return Chunk(index, X, labels, weight, weight)
     weight = np.asarray(weight, np.float64)
     if weight.shape != (n_rows,):
         raise ValueError(f"sample_weight: chunk {index} has the shape {weight.shape}; X has {n_rows} rows there")
     wrong = ~(np.isfinite(weight) & (weight >= 0.0))
     _refuse(wrong, f"sample_weight: chunk {index} has a weight that is negative or not finite")
-    return Chunk(index, X, labels, weight)
+    return Chunk(index, X, labels, weight, weight)
 
 
 def matrix(X: Any) -> Any:
@@ -129,7 +135,7 @@ def _refuse(wrong: np.ndarray, what: str) -> None:
 def survey(chunk: Chunk) -> Survey:
     """Return what a fit asks of a chunk."""
     try:
-        labels, codes = np.unique(chunk.y, return_inverse=True)
+        labels, codes = unique_labels(chunk.y)
     except TypeError as error:
         raise ValueError(f"y: chunk {chunk.index} has labels of kinds that have no common order") from error
     weights = np.bincount(codes, chunk.weight, len(labels))
@@ -166,15 +172,15 @@ def encode(chunk: Chunk, classes: np.ndarray, factors: np.ndarray, dtype: str) -
     ValueError
         Where a label is not among the classes: then the rows are not those that were looked at before.
     """
-    codes = np.searchsorted(classes, chunk.y).clip(max=len(classes) - 1)
-    unseen = classes[codes] != chunk.y
-    if unseen.any():
-        row = int(unseen.argmax())
+    codes = LabelCodes(classes)(chunk.y)
+    if (codes < 0).any():
+        row = int((codes < 0).argmax())
         raise ValueError(
             f"y: chunk {chunk.index} has the label {chunk.y[row]!r} in row {row}, which is not among the "
             f"{len(classes)} classes"
         )
-    return Chunk(chunk.index, chunk.X.astype(dtype, copy=False), codes, chunk.weight * factors[codes])
+    weight = chunk.weight if (factors == 1.0).all() else chunk.weight * factors[codes]
+    return Chunk(chunk.index, chunk.X.astype(dtype, copy=False), codes, weight, chunk.weight)
 
 
 def select(chunk: Chunk, start: int, stride: int, *, others: bool = False) -> Chunk:
@@ -182,7 +188,7 @@ def select(chunk: Chunk, start: int, stride: int, *, others: bool = False) -> Ch
     rows: Any = slice(start, None, stride)
     if others:
         rows = np.arange(len(chunk.y)) % stride != start
-    return Chunk(chunk.index, chunk.X[rows], chunk.y[rows], chunk.weight[rows])
+    return Chunk(chunk.index, chunk.X[rows], *(array[rows] for array in (chunk.y, chunk.weight, chunk.given)))
 
 
 def concatenate(chunks: Sequence[Chunk]) -> Chunk:
@@ -190,9 +196,8 @@ def concatenate(chunks: Sequence[Chunk]) -> Chunk:
     first = chunks[0].X
     rows = [chunk.X for chunk in chunks]
     X = np.concatenate(rows) if isinstance(first, np.ndarray) else sparse.csr_array(sparse.vstack(rows))
-    return Chunk(
-        0, X, np.concatenate([chunk.y for chunk in chunks]), np.concatenate([chunk.weight for chunk in chunks])
-    )
+    columns = zip(*((chunk.y, chunk.weight, chunk.given) for chunk in chunks), strict=True)
+    return Chunk(0, X, *(np.concatenate(column) for column in columns))
 
 
 def nbytes(chunk: Chunk) -> int:
@@ -209,6 +214,26 @@ def part_sums(chunk: Chunk, function: PartSums, sums: Sums, coef: np.ndarray | N
 def add_all(parts: Sequence[tuple[Any, ...]]) -> tuple[Any, ...]:
     """Return the sums of parts, added in their order."""
     return reduce(add, parts)
+
+
+def weights_of_classes(chunk: Chunk, n_classes: int) -> tuple[np.ndarray]:
+    """Return the sum of the weights of each class."""
+    return (np.bincount(chunk.y, chunk.weight, n_classes),)
+
+
+def score(chunk: Chunk, model: Any, accuracy: bool) -> tuple[float, float]:
+    """Return the weighted sum of the true classes' log-probabilities, or of correct predictions, and the weight."""
+    total = 0.0
+    with one_thread():
+        for start in range(0, len(chunk.y), _SCORED_AT_ONCE):
+            rows = slice(start, start + _SCORED_AT_ONCE)
+            y = chunk.y[rows]
+            if accuracy:
+                good = model.predict(chunk.X[rows]) == model.classes_[y]
+            else:
+                good = np.maximum(model.predict_log_proba(chunk.X[rows])[np.arange(len(y)), y], _LEAST)
+            total += float(chunk.given[rows] @ good)
+    return total, float(chunk.given.sum())
 
 
 def predict(X: Any, model: Any, method: str) -> np.ndarray:

@@ -35,11 +35,15 @@ class Objective(ABC):
     l2 : float
         The penalty lambda of the mean objective.
     fit_intercept : bool
+    total_weight : float
+        The sum of the rows' weights.
     passes : float
         Reads of the rows so far; one that only takes logits counts half.
     compiled : bool
         Whether passes are taken by compiled loops, on threads of their own, and not by BLAS.
     """
+
+    total_weight: float
 
     def __init__(
         self, n_rows: int, n_features: int, n_classes: int, *, l2: float, fit_intercept: bool, dtype: np.dtype

@@ -199,6 +199,21 @@ class DaskRows:
         result: tuple[Any, ...] = self.runner.result(self.runner.folded(tasks, chunks.add_all))
         return result
 
+    def weights_of_classes(self, n_classes: int) -> np.ndarray:
+        """Return the sum of the weights of each class's rows."""
+        tasks = [self.runner.task(chunks.weights_of_classes, task, n_classes) for task in self.tasks]
+        weights: np.ndarray = self.runner.result(self.runner.folded(tasks, chunks.add_all))[0]
+        return weights
+
+    def score(self, model: Any, *, accuracy: bool) -> float:
+        """Return the weighted mean over the rows of the log-probability of the true class, or the accuracy."""
+        known = self.runner.value(model, name="model")
+        tasks = [self.runner.task(chunks.score, task, known, accuracy) for task in self.tasks]
+        total, weight = self.runner.result(self.runner.folded(tasks, chunks.add_all))
+        if not weight > 0.0:
+            raise ValueError(f"the {self.n_rows} rows to score have weights of the sum 0; a positive sum is needed")
+        return float(total / weight)
+
     def _starts(self) -> list[int]:
         """Return the number of the first row of each chunk."""
         return [0, *itertools.accumulate(self.rows[:-1])]

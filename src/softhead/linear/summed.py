@@ -74,7 +74,7 @@ class SummedObjective(Objective):
             fit_intercept=sample.fit_intercept,
             dtype=sample.dtype,
         )
-        self._sample = sample
+        self._sample, self.total_weight = sample, total_weight
         self.part_sums = PartSums(sample.n_classes, total_weight, sample.fit_intercept, sample.dtype)
 
     @abstractmethod
