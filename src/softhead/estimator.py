@@ -2,6 +2,7 @@
 
 import itertools
 import logging
+import os
 import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -17,6 +18,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
+from softhead._checkpoint import CheckpointFile, digest
 from softhead._classifier_state import classifier_from_state, classifier_to_state
 from softhead._problem import check_flag, check_stopping, linear_problem, public_coefficients
 from softhead._streamed import accuracy, apply_elsewhere, is_elsewhere, read_elsewhere
@@ -56,6 +58,11 @@ class SoftmaxClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):  
         Iterations of the solver at most.
     warm_start : bool, default=False
         Start from the coefficients of the previous fit, where classes and features are the same.
+    checkpoint : str or path-like, default=None
+        A file in which a fit leaves its state every few passes. A fit that finds it, after the process was killed, goes
+        on from there and ends with the same coefficients to the last bit; one on other rows or with other parameters
+        is refused (a larger `max_iter` is not). The file is removed when a fit ends, but kept where `max_iter` or
+        Ctrl-C ended it.
 
     Attributes
     ----------
@@ -118,6 +125,7 @@ class SoftmaxClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):  
         tol: float = 1e-4,
         max_iter: int = 1000,
         warm_start: bool = False,
+        checkpoint: str | os.PathLike[str] | None = None,
     ) -> None:
         self.C = C
         self.fit_intercept = fit_intercept
@@ -125,6 +133,7 @@ class SoftmaxClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):  
         self.tol = tol
         self.max_iter = max_iter
         self.warm_start = warm_start
+        self.checkpoint = checkpoint
 
     @with_callbacks  # type: ignore[untyped-decorator]
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
@@ -350,6 +359,7 @@ class SoftmaxClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):  
     def _solve(self, objective: Objective, classes: np.ndarray, seen: dict[str, Any]) -> Self:
         """Solve, and set the fitted attributes; callbacks are shown `seen`."""
         start = self._start(objective, classes)
+        checkpoint = None if self.checkpoint is None else self._checkpoint(objective, classes, start)
         context = self._init_callback_context(max_subtasks=None).call_on_fit_task_begin(estimator=self, **seen)
         solution = solve(
             objective,
@@ -357,6 +367,7 @@ class SoftmaxClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):  
             tol=float(self.tol),
             max_iter=int(self.max_iter),
             callback=self._report_to(context, objective, classes, seen) if hasattr(self, "_skl_callbacks") else None,
+            checkpoint=checkpoint,
         )
         progress = Progress(solution.passes, solution.value, solution.gap)
         fitted = fitted_attributes(objective, solution.coef, classes, solution.n_iter, progress, solution.status)
@@ -367,6 +378,8 @@ class SoftmaxClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):  
             "%s after %d iterations, %.1f passes: objective %.9g, gap %.2g",
             *(solution.status, solution.n_iter, solution.passes, solution.value, solution.gap),
         )
+        if checkpoint is not None and solution.status in ("converged", "precision_limit"):
+            checkpoint.remove()
         if solution.status == "interrupted":
             raise KeyboardInterrupt
         if solution.status != "converged":
@@ -396,6 +409,23 @@ class SoftmaxClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):  
                 weights[...] = coef
                 intercepts[...] = intercept
         return start
+
+    def _checkpoint(self, objective: Objective, classes: np.ndarray, start: np.ndarray) -> CheckpointFile:
+        """Return the file for the states of a fit, with what these depend on."""
+        settings = {
+            "the number of rows": objective.n_rows,
+            "the number of features": objective.n_features,
+            "the classes": repr(classes.tolist()) if len(classes) <= 20 else f"{len(classes)}, {digest(classes)}",
+            "the dtype": str(objective.dtype),
+            "C": float(self.C),
+            "fit_intercept": bool(self.fit_intercept),
+            "class_weight": repr(self.class_weight),
+            "tol": float(self.tol),
+            "the penalty": objective.l2,
+            "the start": digest(start) if start.any() else "zero",
+        }
+        assert self.checkpoint is not None
+        return CheckpointFile(self.checkpoint, settings)
 
     def _report_to(self, context: Any, objective: Objective, classes: np.ndarray, seen: dict[str, Any]) -> Callback:
         """Return a solver callback that shows scikit-learn's callbacks the model of every iteration."""

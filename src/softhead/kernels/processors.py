@@ -68,3 +68,10 @@ def _share(folder: Path) -> float | None:
     except (OSError, ValueError, ZeroDivisionError):
         return None
     return share if share > 0 else None
+
+
+def cpu_name() -> str:
+    """Return LLVM's name of the processor, which the compiled loops are made for."""
+    from llvmlite import binding
+
+    return str(binding.get_host_cpu_name())

@@ -33,3 +33,15 @@ def _controller() -> ThreadpoolController:
 def _at_first() -> dict[str, int]:
     """Return the number of threads of every BLAS library when the first run began."""
     return {info["filepath"]: info["num_threads"] for info in _controller().select(user_api="blas").info()}
+
+
+def described() -> str:
+    """Say which BLAS NumPy has, for which processor, and on how many threads: what the bits of its products hang on."""
+    libraries = _controller().select(user_api="blas").info()
+    own = [info for info in libraries if "numpy" in info["filepath"]] or libraries
+    threads = _at_first()
+    parts = (
+        (info["internal_api"], info["version"], info.get("architecture"), f"threads: {threads.get(info['filepath'])}")
+        for info in own
+    )
+    return "; ".join(" ".join(map(str, part)) for part in parts)

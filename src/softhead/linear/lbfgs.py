@@ -3,6 +3,7 @@
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -11,7 +12,8 @@ from softhead.kernels.algebra import add_multiple, dot
 from softhead.linear.certificate import duality_gap, polish_intercepts, rounding_allowance
 from softhead.linear.contract import Objective
 from softhead.linear.preconditioner import Metric, Preconditioner, preconditioner
-from softhead.linear.solution import Callback, Pair, Progress, Solution, Status
+from softhead.linear.resume import Recipe, restore, state_of
+from softhead.linear.solution import Callback, Checkpoint, Pair, Progress, Solution, Status
 
 _MEMORY = 20  # more pairs save few passes, and each is two arrays of the size of the coefficients
 _PATIENCE = 25  # iterations without halving the predicted decrease before rounding is suspected
@@ -26,6 +28,12 @@ class _Point(NamedTuple):
     coef: np.ndarray
     value: float
     gradient: np.ndarray
+    dtype: np.dtype  # of the products that they come from
+
+    @classmethod
+    def at(cls, coef: np.ndarray, objective: Objective) -> "_Point":
+        """Evaluate an objective."""
+        return cls(coef, *objective.loss_gradient(coef), objective.dtype)
 
 
 def solve(
@@ -38,6 +46,7 @@ def solve(
     pairs: Iterable[Pair] = (),
     metric: Metric = preconditioner,
     wide: bool = False,
+    checkpoint: Checkpoint | None = None,
 ) -> Solution:
     """Minimise `objective` from `coef` until its relative optimality gap is at most `tol`.
 
@@ -46,26 +55,35 @@ def solve(
     coefficients. A KeyboardInterrupt ends the run with the best point so far and the status "interrupted".
 
     A run on a problem near to one already solved may begin with its `pairs`, and ask `metric` for its metrics. With
-    `wide`, products are float64 from the first: where the first points are expected to be the last.
+    `wide`, products are float64 from the first: where the first points are expected to be the last. A `checkpoint` is
+    offered the state of every iteration; a run that finds one in it goes on from there, to the same last bit.
 
     Raises
     ------
     ValueError
-        If the loss overflows at the starting coefficients.
+        If the loss overflows at the starting coefficients, or a checkpoint is of other rows.
     """
     run = _Run(objective, tol, pairs, metric, wide)
     try:
-        run.start(coef)
-        return run.finish(run.iterate(max_iter, callback))
+        state = None if checkpoint is None else checkpoint.load()
+        if checkpoint is None or state is None:
+            run.start(coef)
+        else:
+            restore(run, state, exactly=checkpoint.exactly)
+        return run.finish(run.iterate(max_iter, callback, checkpoint))
     except KeyboardInterrupt:
         return run.interrupted(coef)
 
 
 class _Run:
-    """The state of one run: the current point, the best dual bound, the curvature pairs and the metric."""
+    """The state of one run: the current point, the best dual bound, the curvature pairs and the metric.
+
+    What a checkpoint must hold, and how it comes back, is in `resume.py`.
+    """
 
     point: _Point
     metric: Preconditioner
+    recipe: Recipe | None = None  # of the metric
 
     def __init__(self, objective: Objective, tol: float, pairs: Iterable[Pair], new_metric: Metric, wide: bool) -> None:
         self.tol = tol
@@ -79,6 +97,11 @@ class _Run:
         self.pairs = deque(pairs, maxlen=_MEMORY)
         self.history: list[Progress] = []
         self.n_iter = 0
+        self.ask_below = np.inf  # after a failed certificate: not again before the penalised part of the gap has halved
+        self.goal, self.deadline = np.inf, _PATIENCE
+        self.cautious = (
+            False  # with a metric that bounds every Hessian: where a step fails even so, rounding is the reason
+        )
 
     @property
     def narrow(self) -> bool:
@@ -93,18 +116,17 @@ class _Run:
         """The gap to reach."""
         return self.tol * max(self.point.value, NEGLIGIBLE_LOSS)
 
-    def start(self, coef: np.ndarray) -> None:
-        """Evaluate the first point."""
-        self.point = _Point(coef, *self.working.loss_gradient(coef))
+    def start(self, coef: np.ndarray, objective: Objective | None = None) -> None:
+        """Evaluate the first point, by the working objective or another one."""
+        self.point = _Point.at(coef, objective or self.working)
         if not np.isfinite(self.point.value):
             raise ValueError("X: the loss overflows at the starting coefficients; scale the features down")
 
-    def iterate(self, max_iter: int, callback: Callback | None) -> Status:
+    def iterate(self, max_iter: int, callback: Callback | None, checkpoint: Checkpoint | None = None) -> Status:
         """Run until converged, stuck in rounding, or out of iterations."""
-        ask_below = np.inf  # after a failed certificate: not again before the penalised part of the gap has halved
-        goal, deadline = np.inf, _PATIENCE
-        cautious = False  # with a metric that bounds every Hessian: where a step fails even so, rounding is the reason
         while True:
+            if checkpoint is not None and self.n_iter > 0:
+                checkpoint.offer(partial(state_of, self), last=self.n_iter >= max_iter)
             allowed = self.allowed
             gap, slack = duality_gap(self.exact, self.point.coef, self.point.gradient)
             self.history.append(Progress(self.passes, self.point.value, gap))
@@ -112,7 +134,7 @@ class _Run:
                 callback(self.history[-1], self.point.coef)
             curved = gap - slack
             # In float64 a step costs less than polishing the intercepts does, and helps the weights as well.
-            ready = curved <= min(0.7 * allowed, ask_below) and (self.narrow or self.n_iter > 3)
+            ready = curved <= min(0.7 * allowed, self.ask_below) and (self.narrow or self.n_iter > 3)
             if ready or (gap <= allowed and not self.narrow):
                 self.certify()
                 if self.gap() <= self.allowed:
@@ -120,30 +142,30 @@ class _Run:
                 if self.point.value - self.bound <= rounding_allowance(self.exact, self.point.coef, self.point.value):
                     return "precision_limit"
                 self.working, self.held = self.exact, np.asarray
-                ask_below = 0.5 * curved
+                self.ask_below = 0.5 * curved
             if self.n_iter >= max_iter:
                 return "max_iter"
 
-            if cautious:
+            if self.cautious:
                 # Where almost all probabilities are 0 or 1, the curvature there says nothing of a step's length.
-                self.metric = self.new_metric(self.working, None, budget=0.0)
+                self.renew(Recipe(self.narrow, None, 0.0))
             elif self.n_iter & (self.n_iter - 1) == 0:  # 0 and the powers of 2
                 # The longer a run has taken, the more its metric may cost.
-                self.metric = self.new_metric(self.working, self.point.coef, budget=max(1.0, self.n_iter / 2))
+                self.renew(Recipe(self.narrow, self.point.coef, max(1.0, self.n_iter / 2)))
             direction = quasi_newton(self.point.gradient, self.pairs, self.metric)
             decrease = -0.5 * dot(direction, self.point.gradient)
-            if decrease < 0.5 * goal:
-                goal, deadline = decrease, self.n_iter + _PATIENCE
+            if decrease < 0.5 * self.goal:
+                self.goal, self.deadline = decrease, self.n_iter + _PATIENCE
             # Without a penalty only a model predicts the distance; 100 times less than allowed is demanded of it. (A
             # metric above the Hessian predicts too little.)
-            if self.original.l2 == 0.0 and decrease <= 0.01 * allowed and not cautious:
+            if self.original.l2 == 0.0 and decrease <= 0.01 * allowed and not self.cautious:
                 if not self.narrow:
                     return "converged"
                 self.widen()
-            elif self.narrow and self.n_iter >= deadline:
-                deadline = self.n_iter + _PATIENCE
+            elif self.narrow and self.n_iter >= self.deadline:
+                self.deadline = self.n_iter + _PATIENCE
                 self.widen(unless_noise_below=0.1 * decrease)
-            elif self.n_iter >= deadline and decrease <= np.finfo(np.float64).eps * self.point.value:
+            elif self.n_iter >= self.deadline and decrease <= np.finfo(np.float64).eps * self.point.value:
                 return "precision_limit"
             elif not self.advance(direction):
                 if self.narrow:
@@ -152,12 +174,17 @@ class _Run:
                     self.held = np.asarray
                 elif self.pairs:
                     self.pairs.clear()
-                elif not cautious:
-                    cautious = True
+                elif not self.cautious:
+                    self.cautious = True
                     continue
                 else:
                     return "precision_limit"
-            cautious = False
+            self.cautious = False
+
+    def renew(self, recipe: Recipe) -> None:
+        """Make the metric anew."""
+        objective = self.original if recipe.narrow else self.exact
+        self.metric, self.recipe = self.new_metric(objective, recipe.coef, budget=recipe.budget), recipe
 
     def widen(self, *, unless_noise_below: float = 0.0) -> None:
         """Take all further products in float64, unless the gradient's rounding hides no more decrease than that.
@@ -166,7 +193,7 @@ class _Run:
         """
         if self.narrow:
             narrow = self.point.gradient
-            self.point = _Point(self.point.coef, *self.exact.loss_gradient(self.point.coef))
+            self.point = _Point.at(self.point.coef, self.exact)
             noise = narrow - self.point.gradient
             if unless_noise_below == 0.0 or 0.5 * dot(noise, self.metric.solve(noise)) > unless_noise_below:
                 self.working, self.held = self.exact, np.asarray
@@ -194,7 +221,7 @@ class _Run:
             polished = self.working if self.held is np.asarray else self.original
             coef = self.held(polish_intercepts(polished, coef, target=0.01 * allowed))
         if self.narrow or coef is not self.point.coef:
-            self.point = _Point(coef, *self.exact.loss_gradient(coef))
+            self.point = _Point.at(coef, self.exact)
             gap, slack = duality_gap(self.exact, coef, self.point.gradient)
         self.bound = max(self.bound, self.point.value - gap)
 
@@ -211,7 +238,7 @@ class _Run:
             self.certify()
         coef = self.original.representable(self.point.coef)
         if not np.array_equal(coef, self.point.coef):
-            self.point = _Point(coef, *self.exact.loss_gradient(coef))
+            self.point = _Point.at(coef, self.exact)
         gap = self.gap()
         if gap <= self.allowed:
             status = "converged"
@@ -277,7 +304,7 @@ def line_search(
         coef = held(start.coef + step * direction)
         if np.array_equal(coef, start.coef):
             return None
-        point = _Point(coef, *objective.loss_gradient(coef))
+        point = _Point.at(coef, objective)
         new_slope = dot(direction, point.gradient)
         decreases = point.value <= start.value + 1e-4 * step * slope
         if decreases or new_slope <= 0.0 or (point.value <= start.value + noise and new_slope <= -0.8 * slope):

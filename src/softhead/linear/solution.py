@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
@@ -61,3 +61,21 @@ class Solution:
     history: list[Progress] = field(default_factory=list, repr=False)
     gradient: np.ndarray | None = field(default=None, repr=False)
     pairs: list[Pair] = field(default_factory=list, repr=False)
+
+
+class Checkpoint(Protocol):
+    """Where a run leaves its state, and finds that of a run before it.
+
+    A state is a dictionary of plain values, of arrays, and of lists and dictionaries of these.
+    """
+
+    exactly: bool
+    """Whether the machine is the one that the state found was made on: then it must come back to the last bit."""
+
+    def load(self) -> dict[str, Any] | None:
+        """Return the state found, if there is one."""
+        ...
+
+    def offer(self, state: Callable[[], dict[str, Any]], *, last: bool = False) -> None:
+        """Write a state, if it is time to; the `last` one in any case."""
+        ...

@@ -12,7 +12,7 @@ from softhead.linear.contract import Objective
 from softhead.linear.dual_ascent import DualAscent, suited
 from softhead.linear.objective import LinearSoftmaxObjective
 from softhead.linear.preconditioner import Metric, preconditioner
-from softhead.linear.solution import Callback, Pair, Progress, Solution
+from softhead.linear.solution import Callback, Checkpoint, Pair, Progress, Solution
 
 # Of the gap allowed, at which the estimated gap is worth a certificate: it leaves out what the intercepts cause.
 _WORTH = 0.2
@@ -29,16 +29,26 @@ def solve(
     pairs: Iterable[Pair] = (),
     metric: Metric = preconditioner,
     wide: bool = False,
+    checkpoint: Checkpoint | None = None,
 ) -> Solution:
     """Minimise `objective` from `coef`; parameters and result are those of `lbfgs.solve`.
 
-    A sweep of dual ascent counts as an iteration and as a pass. What it cannot certify, L-BFGS continues.
+    A sweep of dual ascent counts as an iteration and as a pass. What it cannot certify, L-BFGS continues. An ascent
+    leaves nothing in a checkpoint: run again, it takes the same way.
     """
     with blas.one_thread() if objective.compiled else nullcontext():
         if isinstance(objective, LinearSoftmaxObjective) and suited(objective):
             return _ascend(objective, coef, tol, max_iter, callback, metric, wide)
         return lbfgs.solve(
-            objective, coef, tol=tol, max_iter=max_iter, callback=callback, pairs=pairs, metric=metric, wide=wide
+            objective,
+            coef,
+            tol=tol,
+            max_iter=max_iter,
+            callback=callback,
+            pairs=pairs,
+            metric=metric,
+            wide=wide,
+            checkpoint=checkpoint,
         )
 
 
