@@ -13,11 +13,6 @@ from softhead.linear.contract import Objective
 from softhead.linear.objective import LinearSoftmaxObjective
 
 
-def is_lazy(X: Any) -> bool:
-    """Return whether `X` is a dask collection."""
-    return type(X).__module__.partition(".")[0] == "dask"
-
-
 class LazyRows(NamedTuple):
     """Checked rows on their workers, with their classes and weights."""
 

@@ -22,6 +22,11 @@ _OBJECT_KINDS: tuple[tuple[tuple[type, ...], str], ...] = (
 )
 
 
+def is_lazy(X: Any) -> bool:
+    """Return whether `X` is a dask collection."""
+    return type(X).__module__.partition(".")[0] == "dask"
+
+
 def kind_of(series: Any, name: str) -> Kind:
     """Tell the kind of a narwhals series from its type, or from its values where the type does not say."""
     import narwhals.stable.v2 as nw

@@ -6,8 +6,9 @@ import numpy as np
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import validate_data
 
-from softhead._lazy import LazyRows, bare_model, is_lazy, lazily
+from softhead._lazy import LazyRows, bare_model, lazily
 from softhead._problem import check_total, penalty
+from softhead._series import is_lazy
 from softhead._weights import class_factors
 from softhead.linear.contract import Objective
 from softhead.linear.stream import StreamedObjective, Survey, survey

@@ -16,8 +16,9 @@ from sklearn.utils import check_consistent_length, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from softhead._lazy import LazyRows, is_lazy
+from softhead._lazy import LazyRows
 from softhead._problem import check_flag, check_stopping, linear_problem, penalty, penalty_grid
+from softhead._series import is_lazy
 from softhead._weights import class_factors, row_weights
 from softhead.estimator import SoftmaxClassifier, fitted_attributes
 from softhead.linear.contract import Objective

@@ -22,10 +22,12 @@ from softhead._columns import (
     column_from_state,
     row_blocks,
 )
-from softhead._series import kind_of, refuse_infinity, values_of
+from softhead._series import is_lazy, kind_of, refuse_infinity, values_of
 from softhead._state import fields, require, texts
 
 _SPARSE_BELOW = 0.3  # share of entries in use below which a CSR matrix takes less room and time than a dense one
+
+_LEARNED_ROWS = 2**18  # of a dask data frame
 
 
 class TableEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
@@ -107,8 +109,9 @@ class TableEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
         Parameters
         ----------
-        X : data frame (pandas, polars, pyarrow) or array-like of shape (n_samples, ...)
-            The table, or an array of numbers of two or more dimensions. NaN counts as missing.
+        X : data frame (pandas, polars, pyarrow, dask) or array-like of shape (n_samples, ...)
+            The table, or an array of numbers of two or more dimensions. NaN counts as missing. Of a dask data frame, up
+            to 262,144 rows at a fixed stride are learned from: all of them where they are no more.
         y : None
             Ignored.
 
@@ -132,6 +135,8 @@ class TableEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         """
         if not isinstance(self.max_categories, Integral) or self.max_categories < 2:
             raise ValueError(f"max_categories is {self.max_categories!r}; accepted is an integer of at least 2")
+        if is_lazy(X):
+            X = _some_rows(X)
         frame = _as_frame(X)
         if frame is None:
             array = _as_array(X)
@@ -183,6 +188,8 @@ class TableEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
                [3.]], dtype=float32)
         """
         check_is_fitted(self)
+        if is_lazy(X):
+            return self._lazily(X)
         if self.feature_shape_ is None:
             frame = _as_frame(X)
             if frame is None:
@@ -360,6 +367,12 @@ class TableEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             if column.width:
                 yield column, values_of(one, column.kind, name)
 
+    def _lazily(self, X: Any) -> Any:
+        """Encode a dask data frame, partition by partition, when its rows are asked for."""
+        if not hasattr(X, "map_partitions"):
+            raise TypeError(f"X is a {type(X).__name__}; of dask's collections, data frames are accepted")
+        return X.map_partitions(self.transform, meta=np.empty((0, self._width), np.float32))
+
     def _dense(self, n_rows: int, columns: Iterator[tuple[Column, Any]]) -> NDArray[np.float32]:
         """Encode into an array."""
         out = np.zeros((n_rows, self._width), dtype=np.float32)
@@ -385,6 +398,18 @@ class TableEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         # 32-bit indices wherever they suffice: half the memory, and some of scikit-learn's solvers take no others.
         ends = ends.astype(np.int32 if ends[-1] <= np.iinfo(np.int32).max else np.int64)
         return csr_array((data[used], positions[used], ends), shape=(n_rows, self._width))
+
+
+def _some_rows(X: Any) -> Any:
+    """Return up to 262,144 rows of a dask data frame, at a fixed stride within each partition."""
+    if not hasattr(X, "map_partitions"):
+        raise TypeError(f"X is a {type(X).__name__}; of dask's collections, data frames are accepted")
+    stride = max(1, -(-len(X) // _LEARNED_ROWS))
+    return X.map_partitions(_every, stride, meta=X._meta).compute() if stride > 1 else X.compute()
+
+
+def _every(table: Any, stride: int) -> Any:
+    return table.iloc[::stride]
 
 
 def _as_frame(X: Any) -> Any:

@@ -6,8 +6,9 @@ import signal
 import numpy as np
 import pytest
 from scipy import sparse
+from sklearn.pipeline import make_pipeline
 
-from softhead import SoftmaxClassifier, SoftmaxClassifierCV
+from softhead import SoftmaxClassifier, SoftmaxClassifierCV, TableEncoder
 
 dask = pytest.importorskip("dask")
 distributed = pytest.importorskip("distributed")
@@ -177,6 +178,37 @@ def test_folds_and_scores_that_dask_has_not_are_refused():
         SoftmaxClassifierCV(cv=1).fit(X, y)
     with pytest.raises(ValueError, match=r"scoring: 'f1_macro'; accepted for dask collections are"):
         SoftmaxClassifierCV(scoring="f1_macro").fit(X, y)
+
+
+def mixed_table(n):
+    rng = np.random.default_rng(3)
+    table = pd.DataFrame({"number": rng.normal(size=n), "of": rng.choice(list("pqrstuvwxyz"), size=n)})
+    table["day"] = pd.Timestamp("2024-01-01") + pd.to_timedelta(rng.integers(0, 400, n), unit="D")
+    table.loc[::7, "number"] = np.nan
+    y = np.where(table["of"].isin(list("pqr")) ^ (table["number"] > 1.0), "yes", "no")
+    return table, pd.Series(y)
+
+
+def test_a_mixed_data_frame_goes_through_a_table_encoder(scheduler):
+    table, y = mixed_table(600)
+    lazy, labels = (dd.from_pandas(part, npartitions=3) for part in (table, y))
+    expected = make_pipeline(TableEncoder(), SoftmaxClassifier(tol=1e-7)).fit(table, y)
+    model = make_pipeline(TableEncoder(), SoftmaxClassifier(tol=1e-7)).fit(lazy, labels)
+    assert model[0].get_feature_names_out().tolist() == expected[0].get_feature_names_out().tolist()
+    assert model[1].objective_ == pytest.approx(expected[1].objective_, rel=1e-6)
+    assert np.array_equal(model.predict(lazy).compute(), expected.predict(table))
+
+
+def test_an_encoder_learns_from_some_rows_of_a_large_data_frame(monkeypatch):
+    table, _ = mixed_table(600)
+    monkeypatch.setattr("softhead.tables._LEARNED_ROWS", 200)
+    encoder = TableEncoder().fit(dd.from_pandas(table, npartitions=2))
+    chosen = pd.concat([table.iloc[:300:3], table.iloc[300::3]])
+    assert encoder.get_feature_names_out().tolist() == TableEncoder().fit(chosen).get_feature_names_out().tolist()
+    expected = TableEncoder().fit(chosen).transform(table)
+    assert np.array_equal(encoder.transform(table), expected)
+    with pytest.raises(TypeError, match="data frames are accepted"):
+        TableEncoder().fit(da.ones((3, 2)))
 
 
 class After:
