@@ -148,6 +148,15 @@ def test_an_ignored_row_is_not_read(rows_in):
     assert not gradient[1].any()
 
 
+def test_a_label_that_is_no_class_gives_no_number(rows_in):
+    x, y = logits(torch.float32), torch.tensor([1, 100, 40, -7, 99], device=DEVICE)
+    losses, gradient = torch.zeros(5, device=DEVICE), torch.zeros_like(x)
+    scale = torch.ones((), dtype=torch.float64, device=DEVICE)
+    kernels.cross_entropy(x, y, losses, gradient, scale=scale, weight=torch.ones(100, device=DEVICE))
+    assert losses.isnan().tolist() == [False, True, False, True, False]
+    assert gradient.isnan().all(1).tolist() == gradient.isnan().any(1).tolist() == losses.isnan().tolist()
+
+
 def test_not_a_number_stays_in_its_row(rows_in):
     x = logits(torch.float32)
     want, out = torch.empty_like(x), torch.empty_like(x)

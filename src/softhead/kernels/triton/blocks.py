@@ -36,7 +36,7 @@ def summarise_blocks(
                 if WEIGHTED:
                     w = tl.load(weight + columns, mask=mask, other=0.0).to(tl.float32)
                 tl.store(totals + place + tl.arange(0, 1), weighted_sum(v[None, :], w, mask[None, :]))
-            if y // B == block:
+            if (y >= 0) & (y < n_columns) & (y // B == block):
                 tl.store(picked + row, tl.load(x + row * x_stride + y).to(tl.float32))
 
 
@@ -109,8 +109,10 @@ def cross_entropy_blocks(
         w_y = tl.full((), 1.0, tl.float64)
         w = tl.full((B,), 1.0, tl.float32)
         total = tl.full((), 0.0, tl.float64)
+        possible = (y >= 0) & (y < n_columns)
         if WEIGHTED:
-            w_y = tl.load(weight + y).to(tl.float64)
+            w_y = tl.load(weight + y, mask=possible, other=0.0).to(tl.float64)
+        w_y = tl.where(possible, w_y, float("nan"))
         if SMOOTH:
             blocks = tl.arange(0, NB)
             total = tl.sum(tl.load(totals + row * n_blocks + blocks, mask=blocks < n_blocks, other=0.0), axis=0)

@@ -27,11 +27,12 @@ def tile(x, n_rows, n_columns, stride, read, R: tl.constexpr, B: tl.constexpr):
 
 
 @triton.jit
-def label(labels, rows, n_rows, ignored):
-    """Return the classes of rows, and which rows count; a class that does not count is 0."""
+def label(labels, rows, n_rows, n_columns, ignored):
+    """Return the classes of rows, 0 for any other number, which rows count, and which of these have a class."""
     y = tl.load(labels + rows, mask=rows < n_rows, other=0).to(tl.int64)
     counts = (rows < n_rows) & (y != ignored)
-    return tl.where(counts, y, 0), counts
+    possible = (y >= 0) & (y < n_columns)
+    return tl.where(possible, y, 0), counts, possible
 
 
 @triton.jit
@@ -77,7 +78,7 @@ def cross_entropy_rows(
 ):  # fmt: skip
     """Write the losses of a tile of rows and, if wanted, their gradients."""
     own_rows = tl.program_id(0).to(tl.int64) * R + tl.arange(0, R)
-    y, counts = label(labels, own_rows, n_rows, ignored)
+    y, counts, possible = label(labels, own_rows, n_rows, n_columns, ignored)
     rows, columns, mask, v = tile(x, n_rows, n_columns, x_stride, counts, R, B)
     v = tl.where(counts[:, None], v, 0.0)  # of a row that is not read
     v = tl.where(mask, v, -float("inf"))
@@ -88,6 +89,7 @@ def cross_entropy_rows(
     is_y = columns[None, :] == y[:, None]
     x_y = tl.sum(tl.where(is_y, v, 0.0), axis=1)
     w_y, w = class_weights(weight, y, columns, n_columns, WEIGHTED, SMOOTH)
+    w_y = tl.where(possible, w_y, float("nan"))
     total = tl.zeros((R,), tl.float64)
     if SMOOTH:
         total = weighted_sum(v, w, mask)
