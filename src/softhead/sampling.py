@@ -1,12 +1,14 @@
 """Choosing classes at random, with gradients that survive the choice."""
 
 from collections.abc import Callable
+from importlib import import_module
 from typing import SupportsFloat
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from softhead import _checks
+from softhead._checks import is_tensor
 from softhead._dispatch import refuse_others
 from softhead.functional import as_rows, write_back
 from softhead.kernels import primitives
@@ -39,7 +41,7 @@ def gumbel_softmax(
     axis : int, default -1
         The axis of the classes.
     rng : numpy.random.Generator, int or None, optional
-        The source of randomness, or a seed for one.
+        The source of randomness, or a seed for one; for a tensor, a torch.Generator.
 
     Returns
     -------
@@ -49,7 +51,7 @@ def gumbel_softmax(
     Raises
     ------
     TypeError
-        If the dtype is none of the above, or `logits` an array of a library other than NumPy.
+        If the dtype is none of the above, or `logits` an array of a library other than NumPy and PyTorch.
     ValueError
         If the temperature is not a finite number above 0, or `logits` is a single number.
     numpy.exceptions.AxisError
@@ -66,6 +68,10 @@ def gumbel_softmax(
     >>> softhead.gumbel_softmax(logits, hard=True, rng=0).mean(axis=0).round(1)
     array([0.1, 0.2, 0.7])
     """
+    if is_tensor(logits):
+        options = {"temperature": temperature, "hard": hard, "axis": axis, "rng": rng}
+        sample: np.ndarray = import_module("softhead.torch.public").answer("gumbel_softmax", logits, **options)
+        return sample
     refuse_others("gumbel_softmax", logits=logits)
     array = _checks.real_array("logits", logits)
     axis = _checks.class_axis("logits", array, axis)

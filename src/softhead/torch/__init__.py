@@ -11,8 +11,21 @@ try:
 except ImportError:
     raise ImportError("softhead.torch needs PyTorch: pip install 'softhead[torch]'") from None
 
+from softhead.torch.divergences import distillation_loss, kl_divergence
 from softhead.torch.linear import linear_cross_entropy
 from softhead.torch.losses import cross_entropy
 from softhead.torch.maps import log_softmax, softmax
+from softhead.torch.modules import CrossEntropyLoss, LinearCrossEntropyLoss
+from softhead.torch.sampling import gumbel_softmax
 
-__all__ = ["cross_entropy", "linear_cross_entropy", "log_softmax", "softmax"]
+__all__ = [
+    "CrossEntropyLoss",
+    "LinearCrossEntropyLoss",
+    "cross_entropy",
+    "distillation_loss",
+    "gumbel_softmax",
+    "kl_divergence",
+    "linear_cross_entropy",
+    "log_softmax",
+    "softmax",
+]
