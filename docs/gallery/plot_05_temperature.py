@@ -79,7 +79,7 @@ for ax in axes[1:]:
     ax.set(ylim=(0, 1), xticks=range(0, 10), yticks=[0, 0.5, 1])
 
 # %%
-# ``fit_proba`` trains on distributions. Six draws of 40 images, four of each digit; each student is trained once on their
+# ``fit_proba`` trains on distributions. Six draws of 40 images, four of each digit; a student each is trained on their
 # labels, and once on the teacher's probabilities at each temperature.
 
 temperatures = [0.5, 1.0, 2.0, 4.0, 8.0]
@@ -109,7 +109,7 @@ ax.errorbar(
 mean, spread = np.mean(by_label), np.std(by_label)
 ax.axhspan(mean - spread, mean + spread, color="C1", alpha=0.2)
 ax.axhline(mean, color="C1", label="taught by labels")
-ax.set(xscale="log", xlabel="temperature of the teacher", ylabel="accuracy of the student", ylim=(0.7, 1))
+ax.set(xscale="log", xlabel="temperature of the teacher", ylabel="accuracy of the student", ylim=(0.8, 1))
 ax.set_xticks(temperatures, temperatures)
 ax.minorticks_off()
 ax.legend(loc="lower right", bbox_to_anchor=(1, 0.72), ncols=3)
