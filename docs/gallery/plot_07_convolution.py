@@ -41,10 +41,11 @@ row = 5
 fig, axes = plt.subplots(2, 6, figsize=(7.5, 2.7))
 axes[0, 0].imshow(images[row], cmap="gray_r")
 axes[0, 0].set_title("image")
-axes[1, 0].set_title("filters, maps", y=0.4)
-for k in range(5):
-    axes[0, k + 1].imshow(filters[k], cmap="RdBu_r", vmin=-2, vmax=2)
-    axes[1, k + 1].imshow(maps[row, :, :, k])
+axes[1, 0].set_title("five filters,\nand their maps", y=0.4)
+shown = np.argsort(-maps[row].std(axis=(0, 1)))[:40:8]
+for k, column in zip(shown, axes.T[1:], strict=True):
+    column[0].imshow(filters[k], cmap="RdBu_r", vmin=-2, vmax=2)
+    column[1].imshow(maps[row, :, :, k])
 for ax in axes.flat:
     ax.set_axis_off()
 
@@ -60,12 +61,12 @@ for ax in axes.flat:
 flat = maps.reshape(len(maps), -1)
 train, test = np.split(rng.permutation(len(y)), [1000])
 pixels = images.reshape(len(images), -1)
-head = softhead.SoftmaxClassifier(C=0.1).fit(flat[train], y[train])
+head = softhead.SoftmaxClassifier(C=0.03, tol=1e-3).fit(flat[train], y[train])
 plain = softhead.SoftmaxClassifier().fit(pixels[train], y[train])
 
 assert flat.shape == (1797, 3136)
 assert head.coef_.shape == (10, 3136)
-assert head.gap_ <= 1e-4 * head.objective_
+assert head.gap_ <= 1e-3 * head.objective_
 prob = softhead.softmax(flat[test] @ head.coef_.T + head.intercept_)
 np.testing.assert_allclose(prob, head.predict_proba(flat[test]), atol=1e-5)
 with_maps, with_pixels = head.score(flat[test], y[test]), plain.score(pixels[test], y[test])
