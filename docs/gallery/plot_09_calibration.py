@@ -17,19 +17,20 @@ import softhead
 # Too sure
 # --------
 #
-# 300 images, and hardly any penalty. The model is right on 92 of 100 new images, and believes that it
-# is right on more.
+# 300 noisy images, and hardly any penalty. The model is right on three of four new images, and believes
+# that it is right on nine of ten.
 
 X, y = load_digits(return_X_y=True)
-X = X / 16
-order = np.random.default_rng(0).permutation(len(y))
+rng = np.random.default_rng(0)
+X = X / 16 + 0.3 * rng.standard_normal(X.shape)
+order = rng.permutation(len(y))
 train, test = order[:300], order[300:]
 model = softhead.SoftmaxClassifier(C=1000).fit(X[train], y[train])
 
 before = model.predict_proba(X[test])
 accuracy, believed = (before.argmax(axis=1) == y[test]).mean(), before.max(axis=1).mean()
 print(f"right: {accuracy:.3f}; on average sure by {believed:.3f}")
-assert believed > accuracy + 0.02
+assert believed > accuracy + 0.1
 
 # %%
 # One temperature, from rows that were not trained on
@@ -91,7 +92,7 @@ for x, name, colour in (
 ):
     loss = float(softhead.cross_entropy(logits, y[test], temperature=x))
     ax.plot(x, loss, "o", color=colour, label=f"{name}: T = {x:.2f}, loss {loss:.3f}")
-ax.set(xscale="log", xlabel="temperature", ylabel="log loss on test", ylim=(0, 1.5))
+ax.set(xscale="log", xlabel="temperature", ylabel="log loss on test", ylim=(0, 3))
 ax.legend(loc="upper right")
 
 # %%
@@ -99,12 +100,12 @@ ax.legend(loc="upper right")
 # ----------
 #
 # What are honest probabilities for? To know when not to answer. Sorted by the probability of the
-# prediction, the surest half of the images is answered all but without a mistake.
+# prediction, the surest half of the images is answered with half the mistakes or fewer.
 
 risk = softhead.risk_coverage(after, y[test])
 np.testing.assert_allclose(risk.risk[-1], 1 - accuracy)
 half = risk.risk[np.searchsorted(risk.coverage, 0.5)]
-assert half < 0.1 * (1 - accuracy)
+assert half < 0.5 * (1 - accuracy)
 print(f"errors: {risk.risk[-1]:.3f} when all are answered, {half:.3f} on the surest half")
 
 fig, ax = plt.subplots()

@@ -28,7 +28,11 @@ def ulp(computed, exact):  # results in float32, exact ones in float64
     return np.abs(computed - exact) / np.spacing(np.abs(exact).astype(np.float32)).astype(np.float64)
 
 
-methods = {"exp / sum": naive, "shifted": shifted, "SciPy": scipy.special.softmax, "softhead": softhead.softmax}
+def scipy_softmax(x):
+    return scipy.special.softmax(x, axis=-1)
+
+
+methods = {"exp / sum": naive, "shifted": shifted, "SciPy": scipy_softmax, "softhead": softhead.softmax}
 styles = dict(zip(methods, [("C3", "o"), ("C2", "s"), ("C1", "^"), ("C0", "o")], strict=True))
 
 # %%
@@ -37,7 +41,8 @@ styles = dict(zip(methods, [("C3", "o"), ("C2", "s"), ("C1", "^"), ("C0", "o")],
 #
 # The shift x - max x is rounded. That error is small beside the gap, but an exponential turns an
 # *absolute* error of its argument into a *relative* one of its result: the larger the gap, the more last
-# places are wrong. softhead keeps the rounding error of the subtraction and puts it in at the end.
+# places are wrong. (The formula without a shift does not have this error, while it does not overflow.)
+# softhead keeps the rounding error of the subtraction and puts it in at the end.
 
 rng = np.random.default_rng(0)
 gaps = np.geomspace(0.5, 80, 16)
@@ -48,8 +53,8 @@ for gap in gaps:
     normal = exact > 1.2e-38  # beside subnormal numbers the last place is coarser
     for name, method in methods.items():
         worst[name].append(ulp(method(x), exact)[normal].max())
-for name, errors in worst.items():
-    assert max(errors) < 2 if name == "softhead" else max(errors) > 10
+assert max(worst["softhead"]) < 2
+assert min(worst["shifted"][-1], worst["SciPy"][-1]) > 20
 
 # %%
 # Long rows
