@@ -83,7 +83,7 @@ def take_in(app: Sphinx, name: str, source: list[str]) -> None:
         text = re.sub(r"\]\(docs/", "](", text)
     for page, path in ROOT_PAGES.items():
         text = re.sub(rf"\]\((?:\.\./)?{re.escape(path)}([#)])", rf"]({page}.md\1", text)
-    source[0] = text
+    source[0] = re.sub(r"\]\(gallery/(\w+)\.py\)", r"](auto_gallery/\1.rst)", text)
 
 
 def skip_routing(app: Sphinx, kind: str, name: str, value: object, skip: bool, options: object) -> bool | None:

@@ -41,3 +41,4 @@ def test_pages_of_the_gallery_state_and_assert(path):
     asserted += sum(isinstance(node, ast.Attribute) and node.attr.startswith("assert_") for node in ast.walk(tree))
     assert asserted >= 3
     assert "plt." in path.read_text(encoding="utf-8")
+    assert f"](gallery/{path.name})" in (DOCS / "sources.md").read_text(encoding="utf-8")

@@ -1,19 +1,23 @@
 """Formulas as MathML, which browsers draw by themselves: no LaTeX to build, no script to load, no network to read."""
 
+import re
+
 from docutils import nodes
 from latex2mathml.converter import convert
 from sphinx.application import Sphinx
-from sphinx.errors import ExtensionError
+from sphinx.util import logging
 from sphinx.writers.html5 import HTML5Translator
+
+LOGGER = logging.getLogger(__name__)
+BARS = {r"\lvert": "|", r"\rvert": "|", r"\lVert": r"\|", r"\rVert": r"\|"}  # which latex2mathml cannot enlarge
 
 
 def mathml(node: nodes.Element, display: str) -> str:
-    """Return the formula of a node as MathML, with its LaTeX source as the text that is copied and read out."""
+    """Return the formula of a node as MathML."""
     latex = node.astext()
-    markup = convert(latex, display=display)
-    unknown = "\\" in markup  # latex2mathml passes on a command that it does not know
-    if unknown:
-        raise ExtensionError(f"{node.source}: latex2mathml does not know all of: {latex}")
+    markup = convert(re.sub(r"\\[lr][vV]ert", lambda bar: BARS[bar.group()], latex), display=display)
+    if "\\" in markup:  # a command that is not known is passed on as it is
+        LOGGER.warning("latex2mathml does not know all of: %s", latex, location=node)
     return markup
 
 

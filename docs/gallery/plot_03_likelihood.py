@@ -116,6 +116,30 @@ for ax, row, one in zip(axes, said, losses, strict=True):
 axes[0].set_ylabel("probability")
 
 # %%
+# Backwards, in two steps
+# -----------------------
+#
+# With a = softmax(z) and any targets y, the loss :math:`-\sum_j y_j \log a_j` is a number, so its
+# derivative by a is a vector: :math:`-y_j / a_j`, with a minus. Times the Jacobian of softmax it is
+#
+# .. math:: \frac{\partial L}{\partial z_i} = a_i \sum_j y_j - y_i,
+#
+# and a - y where y sums to 1: two steps that each divide or multiply by tiny numbers become a
+# difference. Forwards the same pair is a log-softmax and the loss of log-probabilities. Logits are
+# such log-probabilities themselves, but for a constant: hence their name.
+
+z, y = np.array([0.5, -1.0, 2.0]), np.array([0.5, 0.0, 1.5])  # targets need not sum to 1
+a = softhead.softmax(z)
+by_a = -y / a
+by_z = softhead.softmax_vjp(a, by_a)
+loss_of_z, gradient = softhead.cross_entropy_value_and_grad(z, y)
+
+np.testing.assert_allclose(by_z, a * y.sum() - y, atol=1e-15)
+np.testing.assert_allclose(gradient, by_z, atol=1e-15)
+np.testing.assert_allclose(softhead.nll_loss(softhead.log_softmax(z), y), loss_of_z)
+np.testing.assert_allclose(z - softhead.logsumexp(z), np.log(a))
+
+# %%
 # Not a squared distance
 # ----------------------
 #

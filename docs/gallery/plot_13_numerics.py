@@ -42,7 +42,8 @@ styles = dict(zip(methods, [("C3", "o"), ("C2", "s"), ("C1", "^"), ("C0", "o")],
 # The shift x - max x is rounded. That error is small beside the gap, but an exponential turns an
 # *absolute* error of its argument into a *relative* one of its result: the larger the gap, the more last
 # places are wrong. (The formula without a shift does not have this error, while it does not overflow.)
-# softhead keeps the rounding error of the subtraction and puts it in at the end.
+# SciPy's is the shifted formula: the two lines lie on each other. softhead keeps the rounding error of the
+# subtraction and puts it in at the end.
 
 rng = np.random.default_rng(0)
 gaps = np.geomspace(0.5, 80, 16)

@@ -133,13 +133,13 @@ class TemperatureScaler(BaseEstimator):  # type: ignore[misc]
         return self._fit(z, top, mean, mass, sample_weight)
 
     def transform(self, logits: ArrayLike) -> np.ndarray:
-        """Return logits / temperature_, of the same shape."""
+        """Return ``logits / temperature_``, of the same shape."""
         check_is_fitted(self, "temperature_")
         z = check.real_array("logits", logits)
         return z / z.dtype.type(self.temperature_)
 
     def predict_proba(self, logits: ArrayLike) -> np.ndarray:
-        """Return softmax(logits / temperature_), of shape (n_rows, n_classes)."""
+        """Return ``softmax(logits / temperature_)``, of shape (n_rows, n_classes)."""
         check_is_fitted(self, "temperature_")
         return softmax(_two_columns(check.real_array("logits", logits)), temperature=self.temperature_)
 
