@@ -24,6 +24,8 @@ if TYPE_CHECKING:  # what type checkers and editors read; tests hold it equal to
     from softhead.divergences import entropy as entropy
     from softhead.divergences import kl_divergence as kl_divergence
     from softhead.estimator import SoftmaxClassifier as SoftmaxClassifier
+    from softhead.export import to_onnx as to_onnx
+    from softhead.export import to_sklearn as to_sklearn
     from softhead.functional import hardmax as hardmax
     from softhead.functional import log_softmax as log_softmax
     from softhead.functional import logsumexp as logsumexp
@@ -104,6 +106,8 @@ _HOME = {
     "softmax_jvp": "derivatives",
     "softmax_path": "paths",
     "softmax_vjp": "derivatives",
+    "to_onnx": "export",
+    "to_sklearn": "export",
 }
 
 __all__ = ["__version__", *_HOME]

@@ -155,15 +155,24 @@ class Categories(Column):
         out[:, 0] = found >= 0
         positions[:, 0] = np.maximum(found, 0)
 
-    def _positions(self, values: Sequence[str | None]) -> NDArray[np.intp]:
-        """Return the output column of every value, -1 for none."""
-        unseen = len(self.values) if self.other else -1
+    @property
+    def unseen(self) -> int:
+        """The output column of values without one of their own, -1 for none."""
+        return len(self.values) if self.other else -1
+
+    def positions(self) -> dict[str | None, int]:
+        """Return the output column of each known value, and of None for a missing one, -1 for none."""
         index: dict[str | None, int] = {value: position for position, value in enumerate(self.values)}
         for names in (_TRUTH, _TRUTH[::-1]):
             if index.keys() <= set(names[0]):  # truth values come as bools from one file and as 0 and 1 from another
                 index |= {other: index[name] for name, other in zip(*names, strict=True) if name in index}
                 break
         index[None] = self.width - 1 if self.missing else -1
+        return index
+
+    def _positions(self, values: Sequence[str | None]) -> NDArray[np.intp]:
+        """Return the output column of every value, -1 for none."""
+        index, unseen = self.positions(), self.unseen
         return np.fromiter((index.get(value, unseen) for value in values), np.intp, len(values))
 
     def to_state(self) -> dict[str, object]:
