@@ -1,7 +1,10 @@
 """``softhead report``: one page, complete, safe and readable, with the figures of ``softhead evaluate``."""
 
+import base64
 import json
 import re
+import struct
+import zlib
 from html.parser import HTMLParser
 from importlib.resources import files
 from itertools import pairwise
@@ -16,7 +19,7 @@ from pyarrow import csv
 import softhead
 from softhead.app.datasets import load_data
 from softhead.app.evaluation import Figures
-from softhead.app.report import describe, figures
+from softhead.app.report import describe, figures, rasters
 from softhead.model_file import read_model, write_model
 
 VOID = {"meta", "link", "img", "br", "wbr", "path"}
@@ -83,14 +86,17 @@ def report_of(model, data, *options):
 def check_that_its_figures_are_those_of_evaluate(page, scores):
     """Every figure, both ends of its interval and what it was before calibration, to the last digit."""
     before = scores["uncalibrated"]
-    expected = []
-    for name in Figures._fields:
+
+    def shown(name):
         low, high = scores["intervals"][name]
-        interval = [low, high] if low < high else []
-        expected += [scores[name], *interval, *([before[name]] if before else [])]
-    assert [float(value) for value in page.exact if value != "null"][-len(expected) :] == expected
-    tiles = [[scores[name], *scores["intervals"][name]] for name in ("accuracy", "log_loss", "calibration_error")]
-    assert [float(value) for value in page.exact[:9]] == [number for tile in tiles for number in tile]
+        return [scores[name], *([low, high] if low < high else [])]
+
+    table = [number for name in Figures._fields for number in shown(name) + ([before[name]] if before else [])]
+    tiles = [number for name in ("accuracy", "log_loss", "calibration_error") for number in shown(name)]
+    exact = [float(value) for value in page.exact if value != "null"]
+    assert exact[: len(tiles)] == tiles
+    assert exact[-len(table) :] == table
+    assert len(exact) - len(tiles) - len(table) == 1, "the relative gap"
 
 
 def check_that_it_stands_alone(text, page):
@@ -139,6 +145,17 @@ def test_of_images_it_shows_mistakes_and_coefficients_as_pictures():
     first = Path("page.html").read_bytes()
     softhead_command("report", "digits.safetensors", "digits", "-q")
     assert Path("digits.html").read_bytes() == first, "the same model and data give the same page"
+
+
+def test_a_model_without_mistakes_has_none_to_show(tmp_path):
+    np.savez(tmp_path / "easy.npz", x=np.repeat([[-3.0], [3.0]], 30, axis=0), y=np.repeat([False, True], 30))
+    softhead_command("train", "easy.npz", "--target", "y")
+    page, scores = report_of("easy.safetensors", "easy.npz")
+    assert scores["accuracy"] == 1.0
+    text = "".join(page.text)
+    assert "0 rows of 12 are taken for another class." in text
+    assert "There is none." in text
+    assert "\N{MINUS SIGN}" not in "".join(row[0] for row in page.rows if row)
 
 
 def test_a_calibrated_model_is_shown_before_and_after():
@@ -332,6 +349,38 @@ def test_numbers_are_written_for_readers(value, text):
 )
 def test_percentages_claim_neither_0_nor_100_of_what_is_neither(share, text):
     assert describe.percent(share) == text
+
+
+def test_a_matrix_of_thousands_of_confusions_is_drawn_by_its_largest():
+    rng = np.random.default_rng(4)
+    counts = rng.integers(1, 1000, (400, 400))
+    chart = figures.confusion("t", "d", counts, [f"class {i}" for i in range(400)])
+    drawn = sum(mark.path.count("z") for mark in chart.marks if "shade" in mark.style)
+    assert 20_000 <= drawn < 20_100
+    assert sum(len(mark.path) for mark in chart.marks) < 600_000
+
+
+def test_large_images_are_averaged_over_blocks():
+    image = np.zeros((100, 60))
+    image[:3, :3] = 9.0
+    header, encoded = rasters.picture(image, 0.0, 9.0).split(",")
+    assert header == "data:image/png;base64"
+    data = base64.b64decode(encoded)
+    assert data.startswith(b"\x89PNG")
+    width, height = struct.unpack(">II", data[16:24])
+    assert (width, height) == (20, 34)
+    pixels = np.frombuffer(zlib.decompress(data[data.index(b"IDAT") + 4 : -16]), np.uint8).reshape(34, 21)[:, 1:]
+    assert pixels[0, 0] == 255
+    assert pixels.sum() == 255
+
+
+def test_coefficients_are_clear_where_they_are_zero():
+    data = base64.b64decode(rasters.signed_picture(np.array([[1.0, 0.0], [-0.5, 2.0]]), 1.0).split(",")[1])
+    lines = np.frombuffer(zlib.decompress(data[data.index(b"IDAT") + 4 : -16]), np.uint8).reshape(2, 9)
+    rgba = lines[:, 1:].reshape(2, 2, 4)
+    assert rgba[..., 3].tolist() == [[255, 0], [128, 255]]
+    assert rgba[0, 0, 2] > rgba[0, 0, 0], "blue speaks for"
+    assert rgba[1, 0, 0] > rgba[1, 0, 2], "orange against"
 
 
 @pytest.mark.parametrize(("low", "high"), [(0.0, 1.0), (3.0, 3.0), (-1.0, 1e6), (1e-9, 2e-9)])

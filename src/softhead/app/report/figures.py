@@ -18,6 +18,7 @@ _MOST_POINTS = 200  # of a curve: no screen shows more
 _NUMBERS_UP_TO = 12  # classes of a confusion matrix whose cells hold their counts
 LABELS_UP_TO = 24  # and beside which their labels find room
 _SHADES = 5
+_MOST_CELLS = 20_000  # 0.5 MB
 _BELOW = "confidence; below, the share of rows in each bin"
 
 
@@ -131,7 +132,7 @@ def curve(
     widths = np.zeros(len(y_values)) if spread is None else np.asarray(spread, float)
     low, high = float((y_values - widths).min()), float((y_values + widths).max())
     if from_zero:
-        low = min(0.0, low)
+        low, high = min(0.0, low), high if high > 0.0 else 0.01
     if not log_y:
         room = 0.06 * (high - low)
         low, high = (low if from_zero else low - room), high + room
@@ -203,11 +204,12 @@ def confusion(title: str, description: str, counts: np.ndarray, labels: Sequence
     chart = Chart(title, description, width=int(left + side + 4), height=int(side + (left if few else 24) + 6))
     top = chart.height - side - 4
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    share[share < _smallest_drawn(share)] = 0.0
     shade = np.ceil(np.sqrt(share) * _SHADES).clip(max=_SHADES).astype(int)  # roots: a few percent are to be seen
     size = cell - 1.0 if few else max(cell, 4.0)  # one of 150 classes would be a speck
     for kind, where in (("right", np.eye(n, dtype=bool)), ("wrong", ~np.eye(n, dtype=bool))):
         for level in range(1, _SHADES + 1):
-            cells = np.argwhere(where & (counts > 0) & (shade == level))
+            cells = np.argwhere(where & (shade == level))
             boxes = [
                 _box(left + cell * (j + 0.5) - size / 2, top + cell * (i + 0.5) - size / 2, size, size)
                 for i, j in cells
@@ -237,6 +239,12 @@ def confusion(title: str, description: str, counts: np.ndarray, labels: Sequence
         chart.marks.append(Mark("name", text="predicted", x=left + side / 2, y=top - 8))
         chart.marks.append(Mark("name", text="true", x=left - 9, y=top + side / 2, turn=-90))
     return chart
+
+
+def _smallest_drawn(share: np.ndarray) -> float:
+    """Return the share from which cells are drawn: of thousands of classes, the largest only."""
+    cells = share[share > 0.0]
+    return float(np.partition(cells, -_MOST_CELLS)[-_MOST_CELLS]) if len(cells) > _MOST_CELLS else 0.0
 
 
 def _short(label: str) -> str:

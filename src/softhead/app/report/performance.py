@@ -182,9 +182,10 @@ def features(subject: Subject) -> Part:
     result: Part = {"images": [], "first": [], "rest": [], "heads": ["feature", "coefficient"]}
     if pixels := insights.pixel_shape(subject.encoder):
         largest = float(np.quantile(np.abs(weights), 0.995))
+        side = rasters.MOST_PIXELS if shown <= 60 else 32  # 200 pictures of 48 pixels would take 2.4 MB
         result["images"] = [
             {
-                "image": rasters.signed_picture(weights[c].reshape(pixels), largest),
+                "image": rasters.signed_picture(weights[c].reshape(pixels), largest, side),
                 "alt": f"Coefficients of the class {labels[c]} as a picture",
                 "name": labels[c],
             }

@@ -6,7 +6,7 @@ import zlib
 
 import numpy as np
 
-_MOST_PIXELS = 48  # of a side: larger images are averaged over blocks, which keeps the page small
+MOST_PIXELS = 48  # of a side: larger images are averaged over blocks, which keeps the page small
 _FOR, _AGAINST = (44, 111, 208), (214, 106, 20)  # seen on a white page and on a black one
 
 
@@ -19,14 +19,14 @@ def image_shape(shape: tuple[int, ...] | None) -> tuple[int, ...] | None:
 
 def picture(pixels: np.ndarray, low: float, high: float) -> str:
     """Return an image, grey or in three colours, as a data URI; `low` is drawn black and `high` white."""
-    values = _small(np.asarray(pixels, float))
+    values = _small(np.asarray(pixels, float), MOST_PIXELS)
     scaled = np.nan_to_num((values - low) / (high - low if high > low else 1.0)).clip(0.0, 1.0)
     return _png((255.0 * scaled).round().astype(np.uint8))
 
 
-def signed_picture(values: np.ndarray, largest: float) -> str:
+def signed_picture(values: np.ndarray, largest: float, most_pixels: int = MOST_PIXELS) -> str:
     """Return coefficients as a data URI: blue where positive, orange where negative, clear where zero."""
-    small = _small(np.asarray(values, float))
+    small = _small(np.asarray(values, float), most_pixels)
     if small.ndim == 3:
         small = small.mean(axis=2)
     strength = (np.abs(small) / (largest or 1.0)).clip(0.0, 1.0)
@@ -36,9 +36,9 @@ def signed_picture(values: np.ndarray, largest: float) -> str:
     return _png(rgba)
 
 
-def _small(image: np.ndarray) -> np.ndarray:
+def _small(image: np.ndarray, most_pixels: int) -> np.ndarray:
     """Average an image over square blocks until its sides are short enough."""
-    factor = -(-max(image.shape[:2]) // _MOST_PIXELS)
+    factor = -(-max(image.shape[:2]) // most_pixels)
     if factor == 1:
         return image
     rows, columns = (range(0, side, factor) for side in image.shape[:2])
