@@ -11,7 +11,7 @@ import numpy as np
 from softhead.kernels.algebra import add_multiple, dot
 from softhead.linear.certificate import duality_gap, polish_intercepts, rounding_allowance
 from softhead.linear.contract import Objective
-from softhead.linear.preconditioner import Metric, Preconditioner, preconditioner
+from softhead.linear.preconditioner import Metric, Preconditioner, affords_hessian, preconditioner
 from softhead.linear.resume import Recipe, restore, state_of
 from softhead.linear.solution import Callback, Checkpoint, Pair, Progress, Solution, Status
 
@@ -149,9 +149,9 @@ class _Run:
             if self.cautious:
                 # Where almost all probabilities are 0 or 1, the curvature there says nothing of a step's length.
                 self.renew(Recipe(self.narrow, None, 0.0))
-            elif self.n_iter & (self.n_iter - 1) == 0:  # 0 and the powers of 2
+            elif self.due():
                 # The longer a run has taken, the more its metric may cost.
-                self.renew(Recipe(self.narrow, self.point.coef, max(1.0, self.n_iter / 2)))
+                self.renew(Recipe(self.narrow, self.point.coef, self.budget))
             direction = quasi_newton(self.point.gradient, self.pairs, self.metric)
             decrease = -0.5 * dot(direction, self.point.gradient)
             if decrease < 0.5 * self.goal:
@@ -185,6 +185,18 @@ class _Run:
         """Make the metric anew."""
         objective = self.original if recipe.narrow else self.exact
         self.metric, self.recipe = self.new_metric(objective, recipe.coef, budget=recipe.budget), recipe
+
+    @property
+    def budget(self) -> float:
+        """What a metric may cost, in passes: the more, the longer the run has taken."""
+        return max(1.0, self.n_iter / 2)
+
+    def due(self) -> bool:
+        """Return whether the metric is to be renewed: a Hessian at every power of 2, a Gram matrix at every other."""
+        n = self.n_iter
+        if n & (n - 1):
+            return False
+        return n == 0 or n.bit_length() % 2 == 0 or affords_hessian(self.working, self.budget)
 
     def widen(self, *, unless_noise_below: float = 0.0) -> None:
         """Take all further products in float64, unless the gradient's rounding hides no more decrease than that.
