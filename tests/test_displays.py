@@ -148,13 +148,13 @@ class TestReliability:
         first = ReliabilityDisplay.from_estimator(scaled, X, y, ax=ax, color="green")
         second = ReliabilityDisplay.from_estimator(model, X, y, ax=ax, name="other", ref_line=True)
         texts = [text.get_text() for text in ax.get_legend().get_texts()]
-        assert texts == ["perfectly calibrated", "SoftmaxClassifier", "other"]
+        assert sorted(texts) == ["SoftmaxClassifier", "other", "perfectly calibrated", "share of rows"]
         assert first.ax_ is second.ax_ is ax
         assert first.figure_ is figure
         assert first.line_.get_color() == "green"
         bare = ReliabilityDisplay.from_predictions(y, model.predict_proba(X), ref_line=False)
         assert len(bare.ax_.lines) == 1
-        assert bare.ax_.get_legend() is None
+        assert [text.get_text() for text in bare.ax_.get_legend().get_texts()] == ["share of rows"]
 
 
 class TestRiskCoverage:

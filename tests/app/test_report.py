@@ -345,7 +345,16 @@ def test_numbers_are_written_for_readers(value, text):
 
 @pytest.mark.parametrize(
     ("share", "text"),
-    [(0.0, "0%"), (1.0, "100%"), (0.5, "50.0%"), (0.9999, "99.99%"), (1e-7, "< 0.001%"), (1 - 1e-7, "> 99.999%")],
+    [
+        (0.0, "0%"),
+        (1.0, "100%"),
+        (0.5, "50.0%"),
+        (0.0067, "0.67%"),
+        (3e-5, "0.003%"),
+        (0.9999, "99.99%"),
+        (1e-7, "< 0.001%"),
+        (1 - 1e-7, "> 99.999%"),
+    ],
 )
 def test_percentages_claim_neither_0_nor_100_of_what_is_neither(share, text):
     assert describe.percent(share) == text

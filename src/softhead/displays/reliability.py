@@ -249,14 +249,21 @@ class ReliabilityDisplay:
         (self.line_,) = self.ax_.plot(x, self.prob_true[filled], **style)
         colour = self.line_.get_color()
         self.intervals_ = self.ax_.vlines(x, self.low[filled], self.high[filled], color=colour, alpha=0.5)
+        known = self.ax_.get_legend_handles_labels()[1]
         self.bars_ = self.ax_.bar(
-            self.edges[:-1], self.mass, np.diff(self.edges), align="edge", color=colour, alpha=0.15, linewidth=0
+            self.edges[:-1],
+            self.mass,
+            np.diff(self.edges),
+            align="edge",
+            color=colour,
+            alpha=0.15,
+            linewidth=0,
+            label=None if "share of rows" in known else "share of rows",
         )
-        if self.ax_.get_legend_handles_labels()[1]:
-            self.ax_.legend(loc="upper left")
+        self.ax_.legend(loc="lower right")
         if self.pos_label is None:
             of, what = "the predicted class", "share of correct predictions"
         else:
             of, what = f"class {self.pos_label}", f"share of rows of class {self.pos_label}"
-        self.ax_.set(xlabel=f"probability of {of}", ylabel=f"{what}; bars: share of rows", xlim=(0, 1), ylim=(0, 1.02))
+        self.ax_.set(xlabel=f"probability of {of}", ylabel=what, xlim=(0, 1), ylim=(0, 1.02))
         return self

@@ -15,7 +15,7 @@ def short(value: object, longest: int = _LONGEST) -> str:
     """Return a value as text of a bounded length; line ends and control characters are spaces."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "missing"
-    text = figure(float(value)) if isinstance(value, float | np.floating) else str(value)
+    text = f"{value:.10g}" if isinstance(value, float | np.floating) else str(value)
     text = "".join(c if c.isprintable() else " " for c in text[: longest + 1]).strip() or "(empty)"
     return text if len(text) <= longest else text[: longest - 1] + "…"
 
@@ -57,7 +57,8 @@ def percent(share: float) -> str:
         return "\N{EN DASH}"
     if share in (0.0, 1.0):
         return f"{100 * share:.0f}%"
-    digits = next((digits for digits in (1, 2, 3) if 0.0 < round(100 * share, digits) < 100.0), None)
+    usual = 1 if 0.01 <= share <= 0.99 else 2
+    digits = next((digits for digits in (usual, 3) if 0.0 < round(100 * share, digits) < 100.0), None)
     if digits is None:
         return "< 0.001%" if share < 0.5 else "> 99.999%"
     return f"{100 * share:.{digits}f}%"
