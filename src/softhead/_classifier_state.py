@@ -63,7 +63,7 @@ def classifier_from_state(cls: Any, state: object) -> Any:
     require(intercept.dtype == coef.dtype and intercept.shape == (rows,) and coef.size, "intercepts")
     require(np.isfinite(coef).all() and np.isfinite(intercept).all(), "coefficients")
     require(given["n_iter_"].dtype == np.int32 and given["n_iter_"].shape == (1,), "iterations")
-    require(given["status_"] in get_args(Status), "status")
+    require(given["status_"] in (*get_args(Status), "imported"), "status")
     require(0.0 < given["temperature_"] < np.inf, "temperature")
     model.classes_, model.n_features_in_ = classes, coef.shape[1]
     if given["feature_names_in_"] is not None:

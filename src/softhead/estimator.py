@@ -22,6 +22,7 @@ from softhead._checkpoint import CheckpointFile, digest
 from softhead._classifier_state import classifier_from_state, classifier_to_state
 from softhead._problem import check_flag, check_stopping, linear_problem, public_coefficients
 from softhead._streamed import accuracy, apply_elsewhere, is_elsewhere, read_elsewhere
+from softhead._tensors import TorchHead, answers_tensors, fits_tensors, on_host
 from softhead._weights import check_class_weight, class_factors, row_weights
 from softhead.functional import log_softmax, softmax
 from softhead.linear.blocks import RowBlocks
@@ -33,7 +34,7 @@ from softhead.rows.source import RowSource
 logger = logging.getLogger("softhead")
 
 
-class SoftmaxClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+class SoftmaxClassifier(TorchHead, CallbackSupportMixin, ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     r"""The L2-regularised linear softmax classifier, trained to a certified optimum.
 
     Minimises, over weights :math:`W` (n_classes, n_features) and unpenalised intercepts :math:`b`,
@@ -83,8 +84,8 @@ class SoftmaxClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):  
     temperature_ : float
         What the logits are divided by for probabilities: 1.0 after a fit; `calibrate` finds a better one.
     status_ : str
-        "converged", "precision_limit" (rounding in the dtype of the coefficients allows no more), "max_iter" or
-        "interrupted".
+        "converged", "precision_limit" (rounding in the dtype of the coefficients allows no more), "max_iter",
+        "interrupted", or "imported" after `from_torch`.
 
     Warns
     -----
@@ -98,6 +99,9 @@ class SoftmaxClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):  
     the best model so far in the fitted attributes, with ``status_`` "interrupted", and raises KeyboardInterrupt.
     scikit-learn callbacks see one task an iteration, whose ``fitted_estimator`` is the model so far: it predicts, and
     has ``n_passes_``, ``objective_`` and ``gap_``.
+
+    Tensors of PyTorch on the CPU are read where they are. Under ``sklearn.set_config(array_api_dispatch=True)`` what is
+    fitted and predicted are tensors as well, on the device of X; rows on another device are copied to the host.
 
     References
     ----------
@@ -135,6 +139,7 @@ class SoftmaxClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):  
         self.warm_start = warm_start
         self.checkpoint = checkpoint
 
+    @fits_tensors
     @with_callbacks  # type: ignore[untyped-decorator]
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
         """Fit the model to rows and their classes.
@@ -174,6 +179,7 @@ class SoftmaxClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):  
         seen = {"X": X, "y": y, "metadata": metadata}
         return self._fit(X, codes, weight * by_class[codes], classes, seen)
 
+    @fits_tensors
     @with_callbacks  # type: ignore[untyped-decorator]
     def fit_proba(self, X: Any, probabilities: Any, *, classes: Any = None, sample_weight: Any = None) -> Self:
         """Fit the model to rows and distributions over the classes: soft labels.
@@ -233,6 +239,7 @@ class SoftmaxClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):  
         np.divide(targets, mass[:, None], out=targets, where=mass[:, None] > 0.0, casting="same_kind")
         return self._fit(X, targets, weight * mass / total, labels, {"X": X})
 
+    @answers_tensors
     def decision_function(self, X: Any) -> np.ndarray:
         """Return the logits.
 
@@ -250,6 +257,7 @@ class SoftmaxClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):  
         scores = X @ self.coef_.T + self.intercept_
         return scores[:, 0] if len(self.classes_) == 2 else scores
 
+    @answers_tensors
     def predict(self, X: Any) -> np.ndarray:
         """Return the most probable class of each row, in bounded memory.
 
@@ -271,6 +279,7 @@ class SoftmaxClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):  
             best[rows] = scores[:, 0] > 0.0 if scores.shape[1] == 1 else scores.argmax(axis=1)
         return self.classes_[best]
 
+    @answers_tensors
     def predict_proba(self, X: Any) -> np.ndarray:
         """Return the probabilities of the classes: the softmax of the logits over `temperature_`.
 
@@ -284,6 +293,7 @@ class SoftmaxClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):  
         """
         return apply_elsewhere(self, "predict_proba", X) if is_elsewhere(X) else self._map(softmax, X)
 
+    @answers_tensors
     def predict_log_proba(self, X: Any) -> np.ndarray:
         """Return the logarithms of the probabilities, exact also where these are close to 0 or 1.
 
@@ -318,7 +328,7 @@ class SoftmaxClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):  
     def to_state(self) -> dict[str, object]:
         """Return the fitted model as plain values and arrays, for the model file."""
         check_is_fitted(self)
-        return classifier_to_state(self)
+        return classifier_to_state(on_host(self))
 
     @classmethod
     def from_state(cls, state: object) -> Self:
@@ -330,6 +340,7 @@ class SoftmaxClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):  
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
+        tags.array_api_support = True
         return tags
 
     def _check_parameters(self) -> None:
@@ -393,7 +404,7 @@ class SoftmaxClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):  
                 f"tol={self.tol:g} times the objective. {cure}; without a penalty (C=inf), classes that a hyperplane "
                 "separates have no optimum.",
                 ConvergenceWarning,
-                stacklevel=5,
+                stacklevel=6,
             )
         return self
 
