@@ -158,7 +158,7 @@ def lost(arguments, folder):
             try:
                 fit(*parts, checkpoint=checkpoint, **options)
                 print(f"{name}: NO error: the fit was over before its workers were gone")
-            except RuntimeError as error:
+            except ConnectionError as error:
                 print(f"{name}: {error}")
             timer.join()
         with cluster(arguments.workers) as local, Client(local):

@@ -1,5 +1,6 @@
 """Fits on dask collections: the in-memory optimum, the same bits from run to run, errors that name the chunk."""
 
+import json
 import os
 import signal
 
@@ -211,6 +212,18 @@ def test_an_encoder_learns_from_some_rows_of_a_large_data_frame(monkeypatch):
         TableEncoder().fit(da.ones((3, 2)))
 
 
+def test_the_command_line_trains_on_the_workers_of_a_scheduler(client, tmp_path):
+    runner = pytest.importorskip("typer.testing").CliRunner()
+    app = pytest.importorskip("softhead.app.cli").app
+    out = str(tmp_path / "digits.safetensors")
+    command = ["train", "digits", "--tol", "1e-6", "--json", "--out", out]
+    expected, result = (runner.invoke(app, command + more) for more in ([], ["--scheduler", client.scheduler.address]))
+    assert result.exit_code == 0, result.output
+    on_workers, alone = json.loads(result.stdout), json.loads(expected.stdout)
+    assert on_workers["objective"] == pytest.approx(alone["objective"], rel=2e-6)
+    assert on_workers["accuracy"] == alone["accuracy"]
+
+
 class After:
     """A callback that does something once a fit has made so many passes."""
 
@@ -249,7 +262,7 @@ def test_a_killed_worker_changes_no_bit_and_a_fit_without_workers_ends():
         killer = After(4, lambda: os.kill(second, signal.SIGKILL))
         with (
             dask.config.set({"softhead.no-workers-timeout": 0.5}),
-            pytest.raises(RuntimeError, match=r"no worker has been there for 0\.5 s"),
+            pytest.raises(ConnectionError, match=r"no worker has been there for 0\.5 s"),
         ):
             SoftmaxClassifier(tol=1e-10).set_callbacks(killer).fit(rows, labels)
         assert killer.action is None

@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, ParamSpec, TypeVar
 
@@ -129,6 +129,15 @@ def _grid(text: str) -> int | list[float]:
     return values
 
 
+def _workers(address: str | None) -> AbstractContextManager[Any]:
+    """Return the workers of a cluster."""
+    try:
+        from softhead.linear.dask import workers
+    except ImportError:
+        fail("--dask and --scheduler need more than is installed: pip install 'softhead[dask]'")
+    return workers(address)
+
+
 def _finite(value: float) -> float:
     if not 0.0 <= value < float("inf"):
         raise typer.BadParameter(f"{value:g} is not a number from 0 on")
@@ -182,6 +191,13 @@ def train(
         float, typer.Option(help="Part of the rows to hold out and test on; 0 trains on all.", min=0.0, max=0.9)
     ] = 0.2,
     seed: Annotated[int, typer.Option(help="Chooses the held-out rows.", min=0)] = 0,
+    use_dask: Annotated[
+        bool, typer.Option("--dask", help="Fit on Dask workers: a process for each processor of this machine.")
+    ] = False,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="Fit on the workers of this Dask scheduler.", show_default=False),
+    ] = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
@@ -224,13 +240,19 @@ def train(
         classifier = SoftmaxClassifierCV(_grid(penalties), cv=folds, **options)
     else:
         classifier = SoftmaxClassifier(C=penalty_inverse, **options)
-    with _naming(data), display.warnings_as_lines(quiet), display.fit_progress(classifier, silent=quiet or as_json):
+    with (
+        _workers(scheduler) if use_dask or scheduler is not None else nullcontext() as divide,
+        _naming(data),
+        display.warnings_as_lines(quiet),
+        display.fit_progress(classifier, silent=quiet or as_json),
+    ):
         trained = training.train(
             dataset,
             classifier=classifier,
             encoder=TableEncoder(max_categories=max_categories or 100) if text is None else TextEncoder(),
             test_size=test_size,
             seed=seed,
+            divide=divide,
         )
     write_model(trained.model, path, trained.record._asdict())
     if not quiet:

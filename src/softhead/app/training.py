@@ -2,7 +2,8 @@
 
 import hashlib
 import time
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from scipy import sparse
@@ -89,6 +90,9 @@ class Trained(NamedTuple):
     sweep: list[Sweep]  # empty where C was given
 
 
+Divide: TypeAlias = Callable[[Any, np.ndarray], tuple[Any, Any]]
+
+
 def train(
     data: Dataset,
     *,
@@ -96,10 +100,12 @@ def train(
     encoder: TableEncoder | TextEncoder,
     test_size: float,
     seed: int,
+    divide: Divide | None = None,
 ) -> Trained:
     """Fit encoder and classifier on all rows but the held-out ones, and score the model on these.
 
-    A `SoftmaxClassifierCV` chooses C among the rows that are not held out.
+    A `SoftmaxClassifierCV` chooses C among the rows that are not held out. Where the rows are to be fitted on a
+    cluster, `divide` gives them to its workers.
     """
     start = time.perf_counter()
     target, target_name = data.target, data.target_name
@@ -113,7 +119,8 @@ def train(
         encoder.fit(data.features)  # for a message that counts the rows of the whole table
         raise
     matrix = encoder.transform(data.features)
-    classifier.fit(matrix[kept], target[kept])
+    rows, labels = matrix[kept], target[kept]
+    classifier.fit(*((rows, labels) if divide is None else divide(rows, labels)))
     sweep: list[Sweep] = []
     if isinstance(classifier, SoftmaxClassifierCV):
         sweep = _sweep(classifier)

@@ -6,9 +6,13 @@ worker, and the result is the same to the last bit.
 """
 
 import itertools
+import logging
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import dask
@@ -16,6 +20,7 @@ import dask.array as da
 import numpy as np
 from dask.delayed import Delayed, delayed
 
+from softhead.kernels.processors import processors
 from softhead.linear import chunks
 from softhead.linear.chunks import Chunk, Survey
 from softhead.linear.objective import LinearSoftmaxObjective
@@ -23,11 +28,12 @@ from softhead.linear.summed import PartSums, SummedObjective, Sums
 
 _BRANCHES = 8  # sums that a task adds
 _SAMPLE_BYTES = 2**27  # of rows that the client holds for its metric
+_CHUNK_BYTES = 2**26  # of rows in memory that are given to workers
 _LOOK = 2.0  # seconds between two looks at whether workers are left
 _NO_WORKERS = 60.0  # seconds without one, before a fit gives up: time to restart them
 
 
-class ClusterError(RuntimeError):
+class ClusterError(ConnectionError):
     """No worker, no scheduler, or a chunk that cannot be made again."""
 
 
@@ -100,8 +106,9 @@ class Runner:
                         raise ClusterError(f"dask: no worker has been there for {patience:g} s") from None
             return future.result()
         except (CancelledError, KilledWorker, NoWorkerError, OSError) as error:
-            if isinstance(error, OSError) and future.status == "error":
-                raise  # a task's own: a file of the collection that cannot be read
+            own = isinstance(error, OSError) and future.status == "error"  # a task's: a file that cannot be read
+            if own or isinstance(error, ClusterError):
+                raise
             raise ClusterError(f"dask: the cluster gave up a task: {error or type(error).__name__}") from error
         finally:
             future.release()
@@ -252,6 +259,43 @@ def blocks(X: Any) -> list[Delayed]:
             X = X.rechunk({1: -1})
         return list(X.to_delayed().ravel())
     return list(X.to_delayed())
+
+
+@contextmanager
+def workers(address: str | None = None) -> Iterator[Callable[[Any, np.ndarray], tuple[Any, Any]]]:
+    """Work on the cluster at an address, or on a local one of a process for each processor, inside a ``with`` block.
+
+    What is yielded divides rows in memory, and their labels, into chunks for the workers.
+    """
+    from distributed import Client, LocalCluster
+
+    with ExitStack() as stack:
+        # The rows travel in the graph, from which a chunk can be made again; that is meant as well.
+        stack.enter_context(dask.config.set({"distributed.admin.large-graph-warning-threshold": "1 TiB"}))
+        if address is None:
+            options = {"threads_per_worker": 1, "dashboard_address": ":0", "silence_logs": logging.CRITICAL}
+            address = stack.enter_context(LocalCluster(n_workers=processors(), **options)).scheduler_address
+        client = stack.enter_context(Client(address))
+        yield partial(_divided, n_threads=max(1, sum(client.nthreads().values())))
+
+
+def _divided(X: Any, y: np.ndarray, *, n_threads: int) -> tuple[Any, Any]:
+    """Return rows and labels in memory as dask arrays, of at least two chunks a thread."""
+    n_bytes = X.nbytes if isinstance(X, np.ndarray) else X.data.nbytes + X.indices.nbytes
+    n_chunks = min(X.shape[0], max(2 * n_threads, -(-n_bytes // _CHUNK_BYTES)))
+    ends = [len(y) * k // n_chunks for k in range(n_chunks + 1)]
+    both = []
+    for name, array in (("X", X), ("y", y)):
+        parts = [
+            da.from_delayed(
+                delayed(array[start:end], name=f"{name}-{uuid.uuid4().hex}", traverse=False),
+                (end - start, *array.shape[1:]),
+                meta=np.empty((0,) * array.ndim, array.dtype),
+            )
+            for start, end in pairwise(ends)
+        ]
+        both.append(da.concatenate(parts))
+    return both[0], both[1]
 
 
 def over_rows(X: Any, model: Any, method: str, width: int | None, dtype: np.dtype) -> Any:
