@@ -344,6 +344,22 @@ def test_numbers_are_written_for_readers(value, text):
 
 
 @pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "missing"),
+        (float("nan"), "missing"),
+        (20130101.0, "20130101"),
+        (0.1 + 0.2, "0.3"),
+        ("a\nb\u202ec\udc80", "a b c"),
+        ("x" * 100, "x" * 79 + "…"),
+        ("", "(empty)"),
+    ],
+)
+def test_values_are_short_and_printable(value, text):
+    assert describe.short(value) == text
+
+
+@pytest.mark.parametrize(
     ("share", "text"),
     [
         (0.0, "0%"),
