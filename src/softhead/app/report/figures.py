@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
+from unicodedata import east_asian_width
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -17,6 +18,7 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 54, 20, 12, 40  # room for the axes' texts
 _MOST_POINTS = 200  # of a curve: no screen shows more
 _NUMBERS_UP_TO = 12  # classes of a confusion matrix whose cells hold their counts
 LABELS_UP_TO = 24  # and beside which their labels find room
+_LABEL = 90.0  # pixels
 _SHADES = 5
 _MOST_CELLS = 20_000  # 0.5 MB
 _BELOW = "confidence; below, the share of rows in each bin"
@@ -198,10 +200,12 @@ def confusion(title: str, description: str, counts: np.ndarray, labels: Sequence
     """Draw a confusion matrix: rows are true classes, columns predictions, shades the share of the true class."""
     n = len(counts)
     few = n <= LABELS_UP_TO
-    left = min(100, 14 + 7 * max(len(_short(label)) for label in labels)) if few else 24
+    names = [_short(label) for label in labels] if few else []
+    widest = max(map(_width, names), default=10.0)
     side = 340.0 if few else 400.0
     cell = side / n
-    chart = Chart(title, description, width=int(left + side + 4), height=int(side + (left if few else 24) + 6))
+    left, turned = int(14 + widest), few and widest > cell
+    chart = Chart(title, description, width=int(left + side + 4), height=int(side + (left if turned else 24) + 6))
     top = chart.height - side - 4
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     share[share < _smallest_drawn(share)] = 0.0
@@ -221,20 +225,14 @@ def confusion(title: str, description: str, counts: np.ndarray, labels: Sequence
         for i, j in np.argwhere((counts > 0) & (n <= _NUMBERS_UP_TO)):
             at = {"x": left + cell * (j + 0.5), "y": top + cell * (i + 0.5) + 4}
             chart.marks.append(Mark("count", text=_count(int(counts[i, j])), **at))
-        for i, label in enumerate(labels):
+        for i, name in enumerate(names):
             place = cell * (i + 0.5)
-            chart.marks.append(Mark("tick", text=_short(label), x=left - 6, y=top + place + 4, anchor="end"))
-            turned = len(_short(label)) * 7 > cell
-            chart.marks.append(
-                Mark(
-                    "tick",
-                    text=_short(label),
-                    x=left + place + (4 if turned else 0),
-                    y=top - 6,
-                    anchor="start" if turned else "middle",
-                    turn=-90 if turned else 0,
-                )
-            )
+            chart.marks.append(Mark("tick", text=name, x=left - 6, y=top + place + 4, anchor="end"))
+            if turned:
+                above = Mark("tick", text=name, x=left + place + 4, y=top - 6, anchor="start", turn=-90)
+            else:
+                above = Mark("tick", text=name, x=left + place, y=top - 6)
+            chart.marks.append(above)
     else:
         chart.marks.append(Mark("name", text="predicted", x=left + side / 2, y=top - 8))
         chart.marks.append(Mark("name", text="true", x=left - 9, y=top + side / 2, turn=-90))
@@ -249,7 +247,16 @@ def _smallest_drawn(share: np.ndarray) -> float:
 
 def _short(label: str) -> str:
     """Return a label with its middle left out where it is long: labels of a kind often begin alike."""
-    return label if len(label) <= 12 else f"{label[:5]}…{label[-6:]}"
+    if _width(label) <= _LABEL:
+        return label
+    head = next(n for n in range(1, len(label)) if _width(label[: n + 1]) > 0.4 * _LABEL)
+    tail = next(n for n in range(1, len(label)) if _width(label[-n - 1 :]) > 0.45 * _LABEL)
+    return f"{label[:head]}…{label[-tail:]}"
+
+
+def _width(label: str) -> float:
+    """Return about how wide a text of 12 pixels is."""
+    return sum(12.5 if east_asian_width(c) in "WF" else 8.5 if c.isupper() or c in "mwMW@%" else 7.0 for c in label)
 
 
 def _count(value: int) -> str:
