@@ -141,7 +141,7 @@ class TemperatureScaler(BaseEstimator):  # type: ignore[misc]
     def predict_proba(self, logits: ArrayLike) -> np.ndarray:
         """Return ``softmax(logits / temperature_)``, of shape (n_rows, n_classes)."""
         check_is_fitted(self, "temperature_")
-        return softmax(_two_columns(check.real_array("logits", logits)), temperature=self.temperature_)
+        return softmax(one_a_class(check.real_array("logits", logits)), temperature=self.temperature_)
 
     def _fit(
         self, z: np.ndarray, top: np.ndarray, target: np.ndarray, mass: np.ndarray, sample_weight: ArrayLike | None
@@ -194,14 +194,14 @@ def _root(slopes: Callable[[float], tuple[float, float]], low: float, high: floa
     return at
 
 
-def _two_columns(logits: np.ndarray) -> np.ndarray:
+def one_a_class(logits: np.ndarray) -> np.ndarray:
     """Return one logit a class, for two classes as well."""
     return np.stack([np.zeros_like(logits), logits], axis=1) if logits.ndim == 1 else logits
 
 
 def _checked_logits(logits: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """Return logits, one a class, and the maxima of their rows in float64."""
-    z = _two_columns(check.real_array("logits", logits))
+    z = one_a_class(check.real_array("logits", logits))
     if z.ndim != 2 or z.shape[1] < 2 or not len(z):
         raise ValueError(
             f"logits has shape {np.shape(logits)}; it must be (n_rows, n_classes) or (n_rows,), of one row and two "
@@ -289,7 +289,7 @@ def calibrate(model: Any, X: Any, y: Any, *, cv: Any = 5, sample_weight: ArrayLi
     X, y, sample_weight = indexable(X, np.asarray(y), sample_weight)
     if cv is None:
         check_is_fitted(model)
-        logits = _two_columns(model.decision_function(X))
+        logits = one_a_class(model.decision_function(X))
         return tempered(model, fit_temperature(logits, y, _head(model).classes_, sample_weight))
     logits, classes = out_of_fold_logits(model, X, y, cv=cv, sample_weight=sample_weight)
     temperature = fit_temperature(logits, y, classes, sample_weight)
@@ -308,7 +308,7 @@ def out_of_fold_logits(
     for train, test in check_cv(cv, y, classifier=True).split(X, y):
         weight = None if sample_weight is None else np.asarray(sample_weight)[train]
         fold = _fitted(model, _safe_indexing(X, train), y[train], weight)
-        scores = _two_columns(fold.decision_function(_safe_indexing(X, test)))
+        scores = one_a_class(fold.decision_function(_safe_indexing(X, test)))
         if scores.dtype == np.float64 and logits.dtype == np.float32:
             logits = logits.astype(np.float64)
         part = np.full((len(test), len(classes)), -np.inf, logits.dtype)

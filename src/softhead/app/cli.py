@@ -1,4 +1,4 @@
-"""The command line: ``softhead train | predict | evaluate | report | info``."""
+"""The command line: ``softhead train | predict | evaluate | report | export | info``."""
 
 import functools
 import io
@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, ParamSpec, TypeVar
+from typing import Annotated, Any, Literal, NoReturn, ParamSpec, TypeVar
 
 import pyarrow  # noqa: F401  (every command needs it: fail here, where the missing extra is reported)
 import typer
@@ -178,7 +178,15 @@ def train(
     penalties: Annotated[
         str, typer.Option("--Cs", help="For --sweep: how many C, from 1e-4 to 1e4, or which ones: 0.1,1,10.")
     ] = "10",
-    folds: Annotated[int, typer.Option("--cv", help="For --sweep: the number of folds.", min=2)] = 5,
+    folds: Annotated[int, typer.Option("--cv", help="For --sweep and --calibrate cv: the number of folds.", min=2)] = 5,
+    calibrate: Annotated[
+        Literal["holdout", "cv"] | None,
+        typer.Option(
+            help="Fit a temperature, so that probabilities are frequencies: on a fifth of the rows not tested on, to "
+            "which nothing else is fitted then; or on logits from cross-validation.",
+            show_default=False,
+        ),
+    ] = None,
     tol: Annotated[float, typer.Option(help="Relative optimality gap to certify.", callback=_finite)] = 1e-4,
     max_iter: Annotated[int, typer.Option(help="Iterations of the solver at most.", min=0)] = 1000,
     intercept: Annotated[bool, typer.Option(help="Fit unpenalised intercepts.")] = True,
@@ -218,8 +226,8 @@ def train(
         raise typer.BadParameter("needed for files: the column, or array, with the labels", param_hint="--target")
     if sweep and penalty_inverse != 1.0:
         raise typer.BadParameter("not together with --sweep, which chooses it", param_hint="--C")
-    if not sweep and (penalties != "10" or folds != 5):
-        raise typer.BadParameter("only together with --sweep", param_hint="--Cs, --cv")
+    if not sweep and (penalties != "10" or (folds != 5 and calibrate != "cv")):
+        raise typer.BadParameter("only together with --sweep (--cv also with --calibrate cv)", param_hint="--Cs, --cv")
     if text is not None and max_categories is not None:
         raise typer.BadParameter(
             "not together with --text, which uses no category columns", param_hint="--max-categories"
@@ -253,6 +261,8 @@ def train(
             test_size=test_size,
             seed=seed,
             divide=divide,
+            calibrate=calibrate,
+            folds=folds,
         )
     write_model(trained.model, path, trained.record._asdict())
     if not quiet:
@@ -345,6 +355,41 @@ def report(
         file.write(text)
     if not quiet:
         display.show({"report": str(path), "bytes": len(text)}, as_json=as_json)
+
+
+@app.command()
+@reports_errors
+def export(
+    model: Model,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="The .onnx file to write; ./NAME.onnx by default.", show_default=False),
+    ] = None,
+    dtype: Annotated[
+        Literal["float32", "float64"] | None,
+        typer.Option(help="Of the arithmetic; by default that of the model.", show_default=False),
+    ] = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Write a model as an ONNX file: encoding, logits, temperature, softmax and label.
+
+    A table's columns are the inputs: strings for categories, float64 numbers for all others. Texts cannot be exported.
+    """
+    from softhead.app import display
+    from softhead.export import to_onnx
+    from softhead.model_file import load
+
+    if out is not None and out.suffix.lower() != ".onnx":
+        raise typer.BadParameter(f"{str(out)!r} is not an .onnx file", param_hint="--out")
+    path = Path(f"{model.stem}.onnx") if out is None else out
+    _refuse_unwritable(path, model)
+    try:
+        to_onnx(load(model), path, dtype=dtype)
+    except (ImportError, TypeError) as error:
+        raise ValueError(f"{model}: {error}") from error
+    if not quiet:
+        display.show({"onnx": str(path), "bytes": path.stat().st_size}, as_json=as_json)
 
 
 @app.command()

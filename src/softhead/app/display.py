@@ -47,6 +47,7 @@ def training_summary(data: Dataset, trained: Trained, path: Path) -> Summary:
         **({"C": classifier.C, "sweep": trained.sweep} if trained.sweep else {}),
         **_fit(classifier),
         "seconds": round(trained.seconds, 3),
+        **({"temperature": classifier.temperature_} if trained.record.calibration else {}),
     }
     if trained.scores:
         summary |= _scores(trained.scores)
@@ -95,7 +96,15 @@ def model_summary(path: Path, stored: ModelFile) -> Summary:
         "dtype": str(classifier.coef_.dtype),
         "C": classifier.C,
         **_fit(classifier),
+        "temperature": classifier.temperature_,
+        **({"calibrated on": _calibrated_on(record.calibration)} if record and record.calibration else {}),
     }
+
+
+def _calibrated_on(calibration: dict[str, Any]) -> str:
+    """Say which rows a temperature was fitted to."""
+    rows = f"{calibration['rows']} rows of the training"
+    return f"{rows}, in {calibration['folds']} folds" if calibration["method"] == "cv" else f"{rows}, kept for it"
 
 
 def show(summary: Summary, *, as_json: bool) -> None:
@@ -113,17 +122,22 @@ def show(summary: Summary, *, as_json: bool) -> None:
     table.add_column(overflow="fold")
     intervals = summary.get("intervals", {})
     for key, value in summary.items():
+        if key == "uncalibrated" and value:
+            _add_uncalibrated(table, summary, value)
         if key in ("sweep", "confidence", "intervals", "uncalibrated"):
             continue
         note = _NOTES.get(key, "") if value != math.inf else "  (no bound exists without a penalty)"
         table.add_row(_name(key), _text(value) + (_interval(intervals[key]) if key in intervals else note))
-    if before := summary.get("uncalibrated"):
-        intervals = before.get("intervals", {})
-        for key, value in before.items():
-            if key != "intervals" and value != summary[key]:
-                cell = _text(value) + (_interval(intervals[key]) if key in intervals else "")
-                table.add_row(f"{_name(key)}, uncalibrated", cell)
     console.print(table)
+
+
+def _add_uncalibrated(table: Table, summary: Summary, before: Summary) -> None:
+    """Add a line for every figure that calibration has changed."""
+    intervals = before.get("intervals", {})
+    for key, value in before.items():
+        if key != "intervals" and value != summary[key]:
+            cell = _text(value) + (_interval(intervals[key]) if key in intervals else "")
+            table.add_row(f"{_name(key)}, uncalibrated", cell)
 
 
 def _name(key: str) -> str:
@@ -238,7 +252,7 @@ def _scores(scores: Evaluation) -> Summary:
     summary = {"rows_tested": scores.rows} | {name: getattr(scores.figures, name).value for name in main}
     if scores.uncalibrated:
         before = {name: getattr(scores.uncalibrated, name).value for name in main[1:]}
-        summary |= {"temperature": scores.temperature, "uncalibrated": before}
+        summary["uncalibrated"] = before
     return summary
 
 

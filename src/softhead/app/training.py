@@ -3,19 +3,22 @@
 import hashlib
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from scipy import sparse
+from sklearn.model_selection import StratifiedKFold
 from sklearn.pipeline import Pipeline, make_pipeline
 
 from softhead.app.datasets import DataError, Dataset, KnownColumns
 from softhead.app.evaluation import Evaluation, evaluation
+from softhead.calibration import fit_temperature, one_a_class, out_of_fold_logits, tempered
 from softhead.cross_validation import SoftmaxClassifierCV
 from softhead.estimator import SoftmaxClassifier
 from softhead.tables import TableEncoder
 from softhead.text import TextEncoder
 
+_CALIBRATION_SIZE = 0.2  # part of the rows not tested on that is kept for the temperature
 _SCORED_AT_ONCE = 65_536  # rows whose probabilities are held at one time
 
 
@@ -31,6 +34,7 @@ class Record(NamedTuple):
     held_out: np.ndarray  # mask of rows, packed
     fingerprint: str
     sweep: list[dict[str, Any]] | None = None  # a Sweep for each C; files of before this was kept have none
+    calibration: dict[str, Any] | None = None  # a Calibration; None where the temperature was not fitted
 
     @classmethod
     def read(cls, value: object) -> "Record | None":
@@ -42,6 +46,7 @@ class Record(NamedTuple):
             "rows": int,
             "held_out": np.ndarray,
             "sweep": (list, type(None)),
+            "calibration": (dict, type(None)),
         }
         if not isinstance(value, dict):
             return None
@@ -51,6 +56,8 @@ class Record(NamedTuple):
         if not all(isinstance(value[name], kinds.get(name, str)) for name in cls._fields):
             return None
         if not all(_is_sweep(point) for point in value["sweep"] or ()):
+            return None
+        if not (value["calibration"] is None or _is_calibration(value["calibration"])):
             return None
         record = cls(**value)
         packed = record.held_out
@@ -80,6 +87,20 @@ def _is_sweep(point: object) -> bool:
     return all(isinstance(point[name], bool if name == "chosen" else float) for name in Sweep._fields)
 
 
+class Calibration(NamedTuple):
+    """How a temperature was found: on rows "holdout" or by "cv" with so many folds, and on how many rows."""
+
+    method: str
+    folds: int
+    rows: int
+
+
+def _is_calibration(value: dict[str, object]) -> bool:
+    """Return whether a value from a model file is what was stored of a Calibration."""
+    kinds = {"method": str, "folds": int, "rows": int}
+    return value.keys() == kinds.keys() and all(type(value[name]) is kind for name, kind in kinds.items())
+
+
 class Trained(NamedTuple):
     """A fitted pipeline, the record for its file, its scores on the held-out rows and the seconds that it took."""
 
@@ -101,11 +122,15 @@ def train(
     test_size: float,
     seed: int,
     divide: Divide | None = None,
+    calibrate: Literal["holdout", "cv"] | None = None,
+    folds: int = 5,
 ) -> Trained:
     """Fit encoder and classifier on all rows but the held-out ones, and score the model on these.
 
-    A `SoftmaxClassifierCV` chooses C among the rows that are not held out. Where the rows are to be fitted on a
-    cluster, `divide` gives them to its workers.
+    A `SoftmaxClassifierCV` chooses C among the rows that are not held out. So is a temperature, if asked for: with
+    "holdout" on a fifth of them, to which nothing else is fitted; with "cv" on logits out of folds, each from an
+    encoder and a classifier that were fitted to the other folds, at the C of the model. Where the rows are to be
+    fitted on a cluster, `divide` gives them to its workers.
     """
     start = time.perf_counter()
     target, target_name = data.target, data.target_name
@@ -113,6 +138,10 @@ def train(
         raise DataError("training needs a target")
     held_out = hold_out(target, test_size=test_size, seed=seed)
     kept = np.flatnonzero(~held_out)
+    aside = kept[:0]
+    if calibrate == "holdout":
+        part = hold_out(target[kept], test_size=_CALIBRATION_SIZE, seed=seed)
+        kept, aside = kept[~part], kept[part]
     try:
         encoder.fit(_rows(data.features, kept))
     except ValueError:
@@ -125,6 +154,15 @@ def train(
     if isinstance(classifier, SoftmaxClassifierCV):
         sweep = _sweep(classifier)
         classifier = classifier.best_estimator_
+    if calibrate is not None:
+        labels = target[aside if calibrate == "holdout" else kept]
+        if calibrate == "holdout":
+            logits, classes = one_a_class(classifier.decision_function(matrix[aside])), classifier.classes_
+        else:
+            cv = StratifiedKFold(folds, shuffle=True, random_state=seed)
+            model = make_pipeline(encoder, classifier)
+            logits, classes = out_of_fold_logits(model, _rows(data.features, kept), labels, cv=cv)
+        classifier = tempered(classifier, fit_temperature(logits, labels, classes))
     model = make_pipeline(encoder, classifier)
     record = Record(
         data.name,
@@ -136,6 +174,7 @@ def train(
         np.packbits(held_out),
         fingerprint(matrix, target),
         [point._asdict() for point in sweep] or None,
+        None if calibrate is None else Calibration(calibrate, folds if calibrate == "cv" else 0, len(labels))._asdict(),
     )
     scores = evaluation(classifier, matrix[held_out], target[held_out]) if held_out.any() else None
     return Trained(model, record, scores, time.perf_counter() - start, sweep)
