@@ -4,16 +4,20 @@
 repository's root (README and its like) in beside those of this folder, with their links kept.
 """
 
+import logging
 import re
 import sys
 from pathlib import Path
 
 from sphinx.application import Sphinx
+from sphinx.ext.autodoc.mock import mock
 
 import softhead
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE / "_ext"))
+
+logging.getLogger("softhead").setLevel(logging.WARNING)  # a line for each of the gallery's fits would hide warnings
 
 project = "softhead"
 author = copyright = "The softhead developers"
@@ -43,6 +47,10 @@ myst_enable_extensions = ["dollarmath"]
 autosummary_generate = True
 autodoc_typehints = "none"  # numpydoc's sections say more than ArrayLike
 autodoc_mock_imports = ["dask", "distributed", "jax", "onnx", "torch"]  # documented also where they are not installed
+with mock(["absent"]):  # whatever is taken from a mocked library must stand in annotations such as Tensor | None
+    import absent
+mocked = type(absent.Anything).__mro__[-2]
+mocked.__or__ = mocked.__ror__ = lambda self, other: self
 numpydoc_show_class_members = False
 numpydoc_class_members_toctree = False
 

@@ -129,10 +129,29 @@ def test_public_names_are_complete_and_alike_in_every_list():
         softhead.nothing  # noqa: B018
 
 
+def listed(page):
+    """The names in the tables of a page of the reference."""
+    text = (Path(__file__).parents[1] / "docs" / page).read_text(encoding="utf-8")
+    return sorted(re.findall(r"^   (\w+)$", text, re.MULTILINE))
+
+
 def test_public_names_are_in_the_reference_and_nothing_else_is():
-    page = (Path(__file__).parents[1] / "docs" / "api.rst").read_text(encoding="utf-8")
-    listed = re.findall(r"^   (\w+)$", page, re.MULTILINE)
-    assert sorted(listed) == sorted(softhead._HOME), "every public name has one line in docs/api.rst"
+    assert listed("api.rst") == sorted(softhead._HOME), "every public name has one line in docs/api.rst"
+
+
+@pytest.mark.parametrize(
+    ("page", "files"),
+    [("api-torch.rst", ["torch/__init__.py", "torch/parallel.py"]), ("api-jax.rst", ["jax/__init__.py"])],
+)
+def test_names_of_the_other_libraries_are_in_their_reference(page, files):
+    names = []
+    for file in files:
+        assignments = (
+            node for node in ast.parse((PACKAGE / file).read_text("utf-8")).body if isinstance(node, ast.Assign)
+        )
+        (listing,) = (node.value for node in assignments if getattr(node.targets[0], "id", "") == "__all__")
+        names += ast.literal_eval(listing)
+    assert listed(page) == sorted(names), f"every public name has one line in docs/{page}"
 
 
 @pytest.mark.parametrize("name", sorted(softhead._HOME))

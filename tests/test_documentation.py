@@ -42,3 +42,9 @@ def test_pages_of_the_gallery_state_and_assert(path):
     assert asserted >= 3
     assert "plt." in path.read_text(encoding="utf-8")
     assert f"](gallery/{path.name})" in (DOCS / "sources.md").read_text(encoding="utf-8")
+
+
+def test_the_scripts_that_pages_name_exist():
+    for page in PAGES:
+        for script in re.findall(r"benchmarks/\w+\.py", page.read_text(encoding="utf-8")):
+            assert (ROOT / script).exists(), f"{page.name} names {script}"
