@@ -23,7 +23,7 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 def rows_in(request, monkeypatch):
     """Whole rows at once, or cut into blocks of 32 entries and groups of two rows."""
     if request.param == "blocks":
-        monkeypatch.setattr(kernels, "_LARGEST_TILE", 8)
+        monkeypatch.setattr(kernels, "LARGEST_TILE", 8)
         monkeypatch.setattr(kernels, "_BLOCK", 32)
         monkeypatch.setattr(kernels, "_GROUP_BYTES", 2 * 100 * 4)
     return request.param

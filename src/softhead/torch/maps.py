@@ -10,8 +10,9 @@ from torch import Tensor
 from softhead import _checks
 from softhead.generic.tiles import Tile, exponentiate
 from softhead.kernels import rows as kernels
+from softhead.torch.device import kernels_for, side_by_side
 from softhead.torch.host import torch_threads, view
-from softhead.torch.modes import needs_operations, plain
+from softhead.torch.modes import needs_operations, plain, values_only
 from softhead.torch.namespace import namespace
 
 
@@ -288,9 +289,14 @@ def _along(
 def _map(kernel: Any, formula: Callable[[Tile], Tensor], rows: Tensor, temperature: float) -> Tensor:
     """Return a map of rows, by its kernel or by its formula."""
     temperature = _checks.positive("temperature", temperature)
-    if rows.device.type != "cpu":
-        return _by_formula(formula, rows.detach(), temperature)
-    out = torch.empty(rows.shape, dtype=rows.dtype)
+    rows = rows.detach()
+    fast = kernels_for(rows)
+    if fast is None and rows.device.type != "cpu":
+        return _by_formula(formula, rows, temperature)
+    out = torch.empty(rows.shape, dtype=rows.dtype, device=rows.device)
+    if fast is not None:
+        fast.softmax(side_by_side(rows), out, temperature=temperature, log=formula is Tile.log_probabilities)
+        return out
     with torch_threads():
         kernel(view(rows), temperature, view(out))
     return out
@@ -305,6 +311,11 @@ def _by_formula(formula: Callable[[Tile], Tensor], rows: Tensor, temperature: fl
 def _softmax_product(p: Tensor, vectors: Tensor, temperature: float) -> Tensor:
     """Return p (v - sum of p v) / T, for values alone by the kernel."""
     if not plain(p, vectors):
+        fast = kernels_for(p) if values_only(p, vectors) and p.dtype == vectors.dtype else None
+        if fast is not None and p.shape[1] * p.element_size() <= fast.LARGEST_TILE:
+            out = torch.empty(p.shape, dtype=p.dtype, device=p.device)
+            fast.softmax_vjp(side_by_side(p), side_by_side(vectors), out, temperature=temperature)
+            return out
         return p * (vectors - (p * vectors).sum(1, keepdim=True)) / temperature
     out = torch.empty(p.shape, dtype=p.dtype)
     with torch_threads():

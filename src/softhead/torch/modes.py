@@ -38,12 +38,17 @@ def needs_operations() -> bool:
 
 def plain(*tensors: object) -> bool:
     """Return whether nothing but values is asked for, of CPU tensors."""
+    return values_only(*tensors) and all(one.device.type == "cpu" for one in tensors if isinstance(one, torch.Tensor))
+
+
+def values_only(*tensors: object) -> bool:
+    """Return whether nothing but values is asked for, on any device."""
     given = [tensor for tensor in tensors if isinstance(tensor, torch.Tensor)]
     if values_are_hidden() or forward_ad._current_level >= 0:
         return False
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in given):
         return False
-    return all(tensor.device.type == "cpu" and not _batched(tensor) for tensor in given)
+    return not any(_batched(tensor) for tensor in given)
 
 
 def _batched(tensor: torch.Tensor) -> bool:

@@ -23,6 +23,7 @@ from softhead.losses import (
     row_losses,
     row_losses_and_gradients,
 )
+from softhead.torch.device import kernels_for, side_by_side
 from softhead.torch.host import numpy_dtype, tensor, torch_threads, view
 from softhead.torch.namespace import namespace
 
@@ -137,6 +138,44 @@ class DeviceTargets:
         return exponentiate(ns, self._targets.cleared(logits), self._targets.options.temperature)
 
 
+class CudaTargets(DeviceTargets):
+    """Labels of rows that kernels take; a row's loss and gradient cost one read of it, and one write."""
+
+    def losses(self, logits: torch.Tensor) -> torch.Tensor:
+        """Return the loss of every row, in float64."""
+        return self._run(logits, 1.0, None)
+
+    def gradients(self, logits: torch.Tensor, denominator: Any, out: torch.Tensor) -> torch.Tensor:
+        """Write the gradients of the losses / denominator into out; return the losses."""
+        return self._run(logits, denominator, out)
+
+    def block(self, rows: slice) -> "CudaTargets":
+        """Return the targets of some of the rows."""
+        return CudaTargets(self._targets.block(rows))
+
+    def _run(self, logits: torch.Tensor, denominator: Any, out: torch.Tensor | None) -> torch.Tensor:
+        """Write the gradients / denominator, where that is not 0, and return the losses."""
+        kernels = kernels_for(logits)
+        if kernels is None:
+            return super().losses(logits) if out is None else super().gradients(logits, denominator, out)
+        options = self._targets.options
+        losses = torch.empty(len(logits), dtype=torch.float64, device=logits.device)
+        scale = torch.as_tensor(denominator, dtype=torch.float64, device=logits.device)
+        kernels.cross_entropy(
+            side_by_side(logits),
+            self._targets.values,
+            losses,
+            out,
+            scale=torch.where(scale == 0.0, 0.0, 1.0 / scale),
+            weight=self._targets.weight,
+            ignore_index=-1,
+            label_smoothing=options.label_smoothing,
+            temperature=options.temperature,
+            z_loss=options.z_loss,
+        )
+        return losses
+
+
 def row_targets(
     target: torch.Tensor, shape: tuple[int, int], weight: torch.Tensor | None, options: Options, device: torch.device
 ) -> RowTargets:
@@ -169,9 +208,8 @@ def device_targets(
     """Check the targets of logits of a shape (n, C), which lie on the device of the targets."""
     ns, ignore_index = namespace(target), options.ignore_index
     target = target.detach()
-    return DeviceTargets(
-        generic_targets(ns, target, shape, 1, weight=weight, ignore_index=ignore_index, **options.numbers())
-    )
+    targets = generic_targets(ns, target, shape, 1, weight=weight, ignore_index=ignore_index, **options.numbers())
+    return (CudaTargets if targets.values.ndim == 1 else DeviceTargets)(targets)
 
 
 def reduced(losses: torch.Tensor, denominator: Any, reduction: str, dtype: torch.dtype) -> torch.Tensor:

@@ -17,7 +17,7 @@ import triton
 
 from softhead.kernels.triton import blocks, rows
 
-_LARGEST_TILE = 65_536  # bytes of a row held at once: 16 float32 or 32 half values for each of 1024 threads
+LARGEST_TILE = 65_536  # bytes of a row held at once: 16 float32 or 32 half values for each of 1024 threads
 _SMALLEST_TILE = 4_096  # short rows share a program
 _BLOCK = 8_192  # of a longer row
 _GROUP_BYTES = 2**24  # of long rows between the two launches, a third of an H200's second-level cache
@@ -72,7 +72,7 @@ def softmax(x: torch.Tensor, out: torch.Tensor, *, temperature: float = 1.0, log
     """Write the softmax of rows, or its logarithm; `x` and `out` (n_rows, n_columns) with columns side by side."""
     n_rows, n_columns = x.shape
     rates, flags = _rates(temperature), _flags(x, temperature)
-    if n_columns * x.element_size() <= _LARGEST_TILE:
+    if n_columns * x.element_size() <= LARGEST_TILE:
         tile = _tile_of(n_columns)
         rows.map_rows[(triton.cdiv(n_rows, tile["R"]),)](
             x, out, n_rows, n_columns, x.stride(0), out.stride(0), *rates, LOG=log, **flags, **tile
@@ -91,7 +91,7 @@ def logsumexp(x: torch.Tensor, out: torch.Tensor, *, temperature: float = 1.0) -
     """Write the log-sum-exp of rows of `x` / temperature; `out` (n_rows,) contiguous."""
     n_rows, n_columns = x.shape
     rates, flags = _rates(temperature), _flags(x, temperature)
-    if n_columns * x.element_size() <= _LARGEST_TILE:
+    if n_columns * x.element_size() <= LARGEST_TILE:
         tile = _tile_of(n_columns)
         rows.normalise_rows[(triton.cdiv(n_rows, tile["R"]),)](
             x, out, n_rows, n_columns, x.stride(0), *rates, **flags, **tile
@@ -133,7 +133,7 @@ def cross_entropy(
     weights = x if weight is None else weight
     into = x if gradient is None else gradient
     options = (float(label_smoothing), float(z_loss), *rates)
-    if n_columns * x.element_size() <= _LARGEST_TILE:
+    if n_columns * x.element_size() <= LARGEST_TILE:
         tile = _tile_of(n_columns)
         rows.cross_entropy_rows[(triton.cdiv(n_rows, tile["R"]),)](
             x, labels, weights, mass, scale, losses, into, n_rows, n_columns, x.stride(0), into.stride(0), ignore_index,
