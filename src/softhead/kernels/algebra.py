@@ -107,3 +107,25 @@ class Factor:
 
         in_parallel(run, parts)
         return out[:k, : self._columns]
+
+
+@row_loop
+def _solve_both(lower: Any, x: Any) -> Any:
+    n = len(x)
+    for i in range(n):
+        part = 0.0
+        for j in range(i):
+            part = add(part, lower[i, j] * x[j])
+        x[i] = (x[i] - part) / lower[i, i]
+    for i in range(n - 1, -1, -1):  # by rows here too: columns lie far apart
+        x[i] /= lower[i, i]
+        factor = x[i]
+        for j in range(i):
+            x[j] -= factor * lower[i, j]
+
+
+def solve_cholesky(lower: np.ndarray, vector: np.ndarray) -> np.ndarray:
+    """Return (L L^T)^-1 times a vector (n,), for a lower triangular L (n, n); each of its rows is read twice."""
+    x = np.array(vector, np.float64)
+    _solve_both(np.ascontiguousarray(lower), x)
+    return x

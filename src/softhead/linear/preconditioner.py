@@ -21,7 +21,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from softhead.kernels.algebra import Factor
+from softhead.kernels.algebra import Factor, solve_cholesky
 from softhead.kernels.residuals import probabilities
 from softhead.linear import blas
 from softhead.linear.contract import Objective
@@ -128,14 +128,14 @@ class Hessian:
             hessian[:, -1, :, -1] += np.trace(hessian[:, -1, :, -1]) / classes**2
         self._weights = np.arange(len(coupled)).reshape(objective.shape)[:, : objective.n_features].ravel()
         self._matrix, self._l2, self.nbytes = coupled, objective.l2, 2 * coupled.nbytes
-        self._inverse = _Inverse(coupled)
+        self._inverse = _Inverse(coupled, one=True)
 
     def under(self, l2: float) -> "Hessian":
         """Return the Hessian of the same rows under another penalty."""
         other = copy.copy(self)
         other._matrix, other._l2 = self._matrix.copy(), l2
         other._matrix[self._weights, self._weights] += l2 - self._l2
-        other._inverse = _Inverse(other._matrix)
+        other._inverse = _Inverse(other._matrix, one=True)
         return other
 
     def solve(self, gradient: np.ndarray) -> np.ndarray:
@@ -245,10 +245,11 @@ class _Inverse:
     """The inverse of a positive semi-definite matrix as S L^-T L^-1 S, with L from Cholesky and S scaling it to 1s.
 
     Factored in NumPy's BLAS, not in SciPy's, which brings threads of its own; applied, once an iteration, without
-    BLAS: see `kernels/algebra.py`.
+    BLAS: see `kernels/algebra.py`. For `one` row at a time L itself is kept: to invert it takes twice as long as to
+    make it, and to apply the inverse is then no faster.
     """
 
-    def __init__(self, matrix: np.ndarray) -> None:
+    def __init__(self, matrix: np.ndarray, *, one: bool = False) -> None:
         if not np.isfinite(matrix).all():
             raise ValueError("X: squares of its entries overflow; scale the features down")
         diagonal = np.diag(matrix)
@@ -259,16 +260,21 @@ class _Inverse:
         for relative in (0.0, 1e-12, 1e-9, 1e-6, 1e-3, 1.0):  # as little as rounding needs
             scaled[np.diag_indices_from(scaled)] = 1.0 + relative
             try:
-                root = _inverse_of_lower(np.linalg.cholesky(scaled))
+                root = np.linalg.cholesky(scaled)
                 break
             except np.linalg.LinAlgError:
                 continue
         else:
             root = np.eye(len(matrix))
-        self._down, self._up = Factor(root.T), Factor(root)
+        self._root = root if one else None
+        if not one:
+            root = _inverse_of_lower(root)
+            self._down, self._up = Factor(root.T), Factor(root)
 
     def solve(self, rows: np.ndarray) -> np.ndarray:
         """Return the inverse applied to every row."""
+        if self._root is not None:
+            return solve_cholesky(self._root, rows[0] * self._scale)[None] * self._scale
         return self._up(self._down(rows * self._scale)) * self._scale
 
 
