@@ -11,7 +11,7 @@ from softhead import generic
 
 torch = pytest.importorskip("torch")
 
-from torch.autograd import gradcheck  # noqa: E402
+from torch.autograd import gradcheck, gradgradcheck  # noqa: E402
 from torch.nn import functional  # noqa: E402
 
 import softhead.torch  # noqa: E402
@@ -201,6 +201,52 @@ def test_divergences_have_pytorchs_names():
     )
     torch.testing.assert_close(ours, theirs)
     torch.testing.assert_close(torch.autograd.grad(ours, teacher), torch.autograd.grad(theirs, teacher))
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_derivatives_of_divergences(reduction):
+    x, q = torch.tensor(X).double().requires_grad_(), torch.tensor(Q).double().requires_grad_()
+    options = {"temperature": 0.7, "reduction": reduction}
+    for loss in (softhead.torch.kl_divergence, softhead.torch.distillation_loss):
+
+        def function(x, q, loss=loss):
+            return loss(x, q, **options)
+
+        assert gradcheck(function, (x, q), check_forward_ad=True, check_batched_grad=True)
+        assert gradgradcheck(function, (x, q), check_fwd_over_rev=True)
+        batch = torch.stack([x.detach(), x.detach().flip(0), -x.detach()])
+        each = torch.func.vmap(function, (0, None))(batch, q.detach())
+        torch.testing.assert_close(each, torch.stack([function(one, q.detach()) for one in batch]))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_divergences_of_like_distributions_are_small_and_exact(dtype):
+    x = torch.randn(20, 30, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(dtype)
+    near = (x * (1 + 2 * torch.finfo(dtype).eps)).requires_grad_()
+    ours = softhead.torch.distillation_loss(near, x, temperature=1.0)
+    exact = softhead.distillation_loss(near.detach().double(), x.double(), temperature=1.0)
+    assert ours.item() > 0
+    half_a_unit = max(torch.finfo(dtype).eps * exact.item(), torch.finfo(dtype).smallest_normal * torch.finfo(dtype).eps)
+    assert ours.item() == pytest.approx(exact.item(), rel=0, abs=half_a_unit)
+    ours.backward()
+    assert near.grad.dtype == dtype
+    assert softhead.torch.kl_divergence(x, torch.softmax(x, 1)) >= 0
+
+
+def test_divergences_can_be_compiled():
+    torch._dynamo.reset()
+    x, q = torch.tensor(X), torch.tensor(Q)
+    for loss in (softhead.torch.kl_divergence, softhead.torch.distillation_loss):
+        compiled = torch.compile(
+            lambda x, q, loss=loss: loss(x, q, temperature=2.0), fullgraph=True, backend="aot_eager"
+        )
+        results = []
+        for function in (compiled, loss):
+            leaf = x.clone().requires_grad_()
+            value = function(leaf, q) if function is compiled else loss(leaf, q, temperature=2.0)
+            value.backward()
+            results.append((value.detach(), leaf.grad))
+        torch.testing.assert_close(*results)
 
 
 def test_modules_have_pytorchs_parameters_and_state():

@@ -2,9 +2,10 @@
 
 from torch import Tensor
 
-from softhead import generic
-from softhead.torch.maps import class_dimension, floating
-from softhead.torch.modes import with_autocast
+from softhead import _checks, generic
+from softhead.torch.divergence_function import Distillation, Divergence
+from softhead.torch.maps import as_rows, class_dimension, floating
+from softhead.torch.modes import by_formula, with_autocast
 from softhead.torch.values import by_kernels
 
 
@@ -64,10 +65,11 @@ def kl_divergence(
     """
     dim = class_dimension("input", input, dim)
     logits, q = with_autocast(floating("input", input), target)
-    reduction = "mean" if reduction == "batchmean" else reduction
-    return by_kernels(
-        "kl_divergence", generic.kl_divergence, logits, q, axis=dim, temperature=temperature, reduction=reduction
-    )
+    options = {"axis": dim, "temperature": temperature, "reduction": _reduction(reduction)}
+    if by_formula(logits) or q.shape != logits.shape or not q.is_floating_point():
+        return by_kernels("kl_divergence", generic.kl_divergence, logits, q, **options)
+    losses = Divergence.apply(as_rows(logits, dim), as_rows(q, dim), temperature)
+    return _reduced(losses, logits, dim, reduction)
 
 
 def distillation_loss(
@@ -118,16 +120,22 @@ def distillation_loss(
     tensor(0.4402)
     """
     dim = class_dimension("student_logits", student_logits, dim)
-    student, teacher = with_autocast(
-        floating("student_logits", student_logits), floating("teacher_logits", teacher_logits)
-    )
-    reduction = "mean" if reduction == "batchmean" else reduction
-    return by_kernels(
-        "distillation_loss",
-        generic.distillation_loss,
-        student,
-        teacher,
-        axis=dim,
-        temperature=temperature,
-        reduction=reduction,
-    )
+    given = floating("student_logits", student_logits), floating("teacher_logits", teacher_logits)
+    student, teacher = with_autocast(*given)
+    options = {"axis": dim, "temperature": temperature, "reduction": _reduction(reduction)}
+    if by_formula(student) or teacher.shape != student.shape:
+        return by_kernels("distillation_loss", generic.distillation_loss, student, teacher, **options)
+    losses = Distillation.apply(as_rows(student, dim), as_rows(teacher, dim), temperature)
+    return _reduced(losses, student, dim, reduction)
+
+
+def _reduction(name: str) -> str:
+    """Return the name of a reduction in this library, having refused what is none."""
+    return "mean" if name == "batchmean" else _checks.one_of("reduction", name, _checks.REDUCTIONS)
+
+
+def _reduced(losses: Tensor, like: Tensor, dim: int, reduction: str) -> Tensor:
+    """Return the losses of rows, reduced or in the shape without the classes, in the dtype of the logits."""
+    if reduction == "none":
+        return losses.reshape(like.shape[:dim] + like.shape[dim + 1 :]).to(like.dtype)
+    return (losses.sum() if reduction == "sum" else losses.mean()).to(like.dtype)

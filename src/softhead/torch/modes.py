@@ -36,6 +36,11 @@ def needs_operations() -> bool:
     return sum(level.key() == torch._C._functorch.TransformType.Jvp for level in stack) > 1
 
 
+def by_formula(tensor: torch.Tensor) -> bool:
+    """Return whether a loss without a custom operator is left to PyTorch's own operations."""
+    return torch.compiler.is_compiling() or needs_operations() or tensor.device.type != "cpu"
+
+
 def plain(*tensors: object) -> bool:
     """Return whether nothing but values is asked for, of CPU tensors."""
     return values_only(*tensors) and all(one.device.type == "cpu" for one in tensors if isinstance(one, torch.Tensor))

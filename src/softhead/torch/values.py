@@ -4,6 +4,7 @@ Where nothing is to be differentiated, compiled or transformed, a CPU tensor is 
 Elsewhere the formulas of `generic` are PyTorch's operations, which know their derivatives.
 """
 
+import inspect
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any
@@ -19,7 +20,7 @@ def by_kernels(name: str, formula: Callable[..., Any], *tensors: Tensor, **optio
     """Return what the public function of a name, given by its formula, makes of tensors."""
     given = [*tensors, *options.values()]
     if not plain(*given):
-        return formula(*tensors, **options)
+        return inspect.unwrap(formula)(*tensors, **options)  # NumPy's warnings need no care, nor can they be compiled
     arrays = [view(one) if isinstance(one, Tensor) else one for one in tensors]
     named = {key: view(one) if isinstance(one, Tensor) else one for key, one in options.items()}
     with torch_threads():
