@@ -1,7 +1,7 @@
 """What `generic` needs of an array library, in the words of the Python array API standard (2024.12) alone."""
 
 import math
-from importlib import import_module
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -102,11 +102,19 @@ class Namespace(NamedTuple):
         return self.xp.permute_dims(moved, tuple(sorted(range(len(order)), key=order.__getitem__)))
 
 
+_BY_OTHER_NAMES: list[tuple[type, Callable[[Any], Namespace]]] = []
+
+
+def register(kind: type, named: Callable[[Any], Namespace]) -> None:
+    """Have a function give the library of arrays that do not keep the standard, by the standard's names."""
+    _BY_OTHER_NAMES.append((kind, named))
+
+
 def namespace(array: Any) -> Namespace:
-    """Return the library of an array; for tensors, PyTorch by the standard's names, as `softhead.torch` has it."""
-    if _checks.is_tensor(array):
-        of_tensor: Namespace = import_module("softhead.torch.namespace").namespace(array)
-        return of_tensor
+    """Return the library of an array."""
+    for kind, named in _BY_OTHER_NAMES:
+        if isinstance(array, kind):
+            return named(array)
     xp = array.__array_namespace__()
     info = xp.__array_namespace_info__()
     # An array of JAX has no device while it is traced, and a layout in its place when it is spread over several.
@@ -124,4 +132,4 @@ def _kept(shape: tuple[int, ...], axes: tuple[int, ...]) -> tuple[int, ...]:
 
 def _size(shape: tuple[int, ...], axes: tuple[int, ...]) -> int:
     """Return the number of entries along the axes."""
-    return math.prod(shape[i] for i in axes)
+    return math.prod([shape[i] for i in axes])  # PyTorch compiles no product of a generator

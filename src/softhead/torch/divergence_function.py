@@ -9,13 +9,13 @@ from torch import Tensor
 from softhead import _checks
 from softhead.kernels import row_losses as kernels
 from softhead.torch.cross_entropy_function import Gradient
-from softhead.torch.host import tensor, torch_threads, view, wide
+from softhead.torch.host import torch_threads, view, wide
 from softhead.torch.maps import LogSoftmax, Softmax, merged
 from softhead.torch.rows import Options
 
 
 class Divergence(torch.autograd.Function):
-    """KL(q || softmax(z / T)) of rows of logits z and probabilities q, (n,), in the wide dtype."""
+    """KL(q || softmax(z / T)) of rows of logits z and probabilities q, (n,), in float64."""
 
     @staticmethod
     def forward(rows: Tensor, q: Tensor, temperature: float) -> Tensor:
@@ -43,7 +43,7 @@ class Divergence(torch.autograd.Function):
     def jvp(ctx: Any, tangent: Tensor | None, q_tangent: Tensor | None, _: None) -> Tensor:
         """Return how it moves."""
         rows, q = ctx.saved_tensors
-        moved = torch.zeros(rows.shape[0], dtype=wide(rows.dtype), device=rows.device)
+        moved = torch.zeros(rows.shape[0], dtype=torch.float64, device=rows.device)
         if tangent is not None:
             one = Options(temperature=ctx.temperature)
             moved = moved + (Gradient.apply(rows, q, None, torch.ones_like(moved), one) * tangent).sum(1)
@@ -59,7 +59,7 @@ class Divergence(torch.autograd.Function):
 
 
 class Distillation(torch.autograd.Function):
-    """T^2 KL(softmax(t / T) || softmax(z / T)) of rows of a student's logits z and a teacher's t, (n,)."""
+    """T^2 KL(softmax(t / T) || softmax(z / T)) of rows of a student's logits z and a teacher's t, (n,), in float64."""
 
     @staticmethod
     def forward(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
@@ -86,7 +86,7 @@ class Distillation(torch.autograd.Function):
     def jvp(ctx: Any, tangent: Tensor | None, teacher_tangent: Tensor | None, _: None) -> Tensor:
         """Return how it moves."""
         student, teacher = ctx.saved_tensors
-        moved = torch.zeros(student.shape[0], dtype=wide(student.dtype), device=student.device)
+        moved = torch.zeros(student.shape[0], dtype=torch.float64, device=student.device)
         if tangent is not None:
             gradient = _by_student(student, teacher, torch.ones_like(moved), ctx.temperature)
             moved = moved + (gradient * tangent).sum(1)
@@ -112,7 +112,7 @@ def _losses(kernel: Callable[..., None], first: Tensor, second: Tensor, temperat
     losses = torch.zeros(len(first), dtype=torch.float64)
     with torch_threads():
         kernel(view(first), view(second), _checks.positive("temperature", temperature), view(losses))
-    return tensor(view(losses)).to(wide(first.dtype))
+    return losses
 
 
 def _by_targets(rows: Tensor, q: Tensor, temperature: float) -> Tensor:

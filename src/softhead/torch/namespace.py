@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from softhead.generic.namespace import Namespace
+from softhead.generic.namespace import Namespace, register
 from softhead.torch.modes import values_are_hidden
 
 
@@ -78,3 +78,6 @@ def namespace(tensor: torch.Tensor) -> Namespace:
     """Return PyTorch on a tensor's device, as the formulas see it."""
     wide = torch.float32 if tensor.device.type == "mps" else torch.float64
     return Namespace(_names, tensor.device, wide, not values_are_hidden())
+
+
+register(torch.Tensor, namespace)
