@@ -67,7 +67,7 @@ class SoftmaxPath:
         model.coef_, model.intercept_ = self.coefs[index], self.intercepts[index]
         model.n_iter_ = self.n_iter[index : index + 1].astype(np.int32)
         model.n_passes_, model.objective_ = float(self.passes[index]), float(self.objectives[index])
-        model.gap_, model.status_ = float(self.gaps[index]), self.statuses[index]
+        model.gap_, model.status_, model.temperature_ = float(self.gaps[index]), self.statuses[index], 1.0
         return model
 
 
