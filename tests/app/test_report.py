@@ -20,7 +20,6 @@ import softhead
 from softhead.app.datasets import load_data
 from softhead.app.evaluation import Figures
 from softhead.app.report import describe, figures, rasters
-from softhead.model_file import read_model, write_model
 
 VOID = {"meta", "link", "img", "br", "wbr", "path"}
 MINUS = "\N{MINUS SIGN}"
@@ -142,6 +141,7 @@ def test_of_images_it_shows_mistakes_and_coefficients_as_pictures():
     assert len([alt for alt in pictures if "8 by 8 pixels" in alt]) == min(wrong, 12)
     assert f"{wrong} rows of {scores['rows_tested']} are taken for another class." in page.text
     assert "The choice of C" in page.text
+    assert "before calibration" not in page.text
     first = Path("page.html").read_bytes()
     softhead_command("report", "digits.safetensors", "digits", "-q")
     assert Path("digits.html").read_bytes() == first, "the same model and data give the same page"
@@ -158,21 +158,19 @@ def test_a_model_without_mistakes_has_none_to_show(tmp_path):
     assert "\N{MINUS SIGN}" not in "".join(row[0] for row in page.rows if row)
 
 
-def test_a_calibrated_model_is_shown_before_and_after():
-    softhead_command("train", "digits", "--out", "d.safetensors")
-    plain, _ = report_of("d.safetensors", "digits")
-    stored = read_model("d.safetensors")
-    stored.model[-1].temperature_ = 0.7
-    write_model(stored.model, "d.safetensors", stored.record)
+@pytest.mark.parametrize(("how", "said"), [("cv", "1,438 rows of the training, out of 5 folds"), ("holdout", "apart")])
+def test_a_calibrated_model_is_shown_before_and_after(how, said):
+    softhead_command("train", "digits", "--C", 1e-3, "--calibrate", how, "--out", "d.safetensors")
     page, scores = report_of("d.safetensors", "digits")
     assert scores["uncalibrated"]["log_loss"] != scores["log_loss"]
-    assert len(page.all("svg")) == len(plain.all("svg")) + 1
+    titles = [chart["aria-labelledby"] for chart in page.all("svg")]
+    assert len([title for title in titles if "reliability" in title]) == 2
     assert "before calibration" in page.text
-    assert "before calibration" not in plain.text
     text = "".join(page.text)
     for error in (scores["calibration_error"], scores["uncalibrated"]["calibration_error"]):
         assert f"Calibration error {describe.percent(error)}." in text
-    assert "Logits are divided by the temperature 0.7." in text
+    assert f"Logits are divided by the temperature {describe.figure(scores['temperature'])}. It was fitted to " in text
+    assert said in text
 
 
 def test_the_confusions_are_those_of_the_predictions():

@@ -65,7 +65,7 @@ def page(subject: Subject, scores: Evaluation) -> str:
         tiles=_tiles(subject, shown),
         contents=contents,
         scores=shown,
-        calibration=performance.calibration(scores),
+        calibration=performance.calibration(subject, scores),
         confusions=performance.confusions(subject, found),
         mistakes=performance.mistakes(subject, found),
         features=performance.features(subject),

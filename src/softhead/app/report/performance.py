@@ -9,6 +9,7 @@ from softhead.app.evaluation import CONFIDENCE, N_BINS, Evaluation, Figures, Out
 from softhead.app.report import describe, figures, insights, rasters
 from softhead.app.report.describe import coefficient, count, figure, passage, percent, short
 from softhead.app.report.subject import Subject
+from softhead.app.training import Record
 from softhead.text import TextEncoder
 
 _CONFUSIONS = 12
@@ -21,7 +22,7 @@ _VALUES = 32  # of a row without names
 Part = dict[str, Any]
 
 
-def calibration(scores: Evaluation) -> Part:
+def calibration(subject: Subject, scores: Evaluation) -> Part:
     """Return how far probabilities are frequencies, and what abstaining buys."""
     charts = [_reliability("Reliability", "The model as it is.", scores.figures, scores.outcomes)]
     if scores.uncalibrated and scores.uncalibrated_outcomes:
@@ -33,7 +34,7 @@ def calibration(scores: Evaluation) -> Part:
             scores.uncalibrated_outcomes,
         )
         charts.insert(0, before)
-        lead = f"Logits are divided by the temperature {figure(scores.temperature)}. "
+        lead = f"Logits are divided by the temperature {figure(scores.temperature)}. {_chosen_on(subject.record)}"
     else:
         lead = "The model has not been calibrated: its temperature is 1. "
     found = scores.outcomes
@@ -54,6 +55,15 @@ def calibration(scores: Evaluation) -> Part:
         "risk_caption": "When only the most confident rows are answered. "
         f"Mean error rate over all coverages {percent(scores.figures.risk_coverage_area.value)}.",
     }
+
+
+def _chosen_on(record: Record | None) -> str:
+    """Say which rows a temperature was fitted to, where that is known."""
+    if not record or not record.calibration:
+        return ""
+    rows, folds = record.calibration["rows"], record.calibration["folds"]
+    how = f"out of {count(folds, 'fold')}" if record.calibration["method"] == "cv" else "kept apart for it"
+    return f"It was fitted to {count(rows, 'row')} of the training, {how}. "
 
 
 def _reliability(title: str, caption: str, values: Figures, found: Outcomes) -> Part:
