@@ -63,13 +63,13 @@ def exponentiate(ns: Namespace, rows: Any, temperature: float) -> Tile:
     quotient = (half - origin) / temperature
     e = xp.exp(2.0 * quotient)
     if rows.dtype == ns.wide:
-        e = e * (1.0 + 2.0 * _lost(ns, half, origin, temperature, quotient))
+        e = e * (1.0 + 2.0 * lost(ns, half, origin, temperature, quotient))
     e = xp.where(top, zero, e)
     d = xp.where(top, zero, 2.0 * quotient)
     return Tile(xp, temperature, top, d, e, maximum, xp.sum(e, axis=-1, keepdims=True))
 
 
-def _lost(ns: Namespace, a: Any, b: Any, temperature: float, quotient: Any) -> Any:
+def lost(ns: Namespace, a: Any, b: Any, temperature: float, quotient: Any) -> Any:
     """Return (a - b) / temperature - quotient: what rounding took from the difference and from the quotient.
 
     What it took from the difference is known exactly (Knuth, The Art of Computer Programming 2, section 4.2.2). The

@@ -10,7 +10,7 @@ import numpy as np
 from softhead import _checks
 from softhead.generic import losses, maps
 from softhead.generic.namespace import namespace
-from softhead.jax.tiles import Tile
+from softhead.jax.tiles import Tile, row_losses
 
 
 def softmax(x: Any, /, *, axis: maps.Axis = -1, temperature: float = 1.0, where: Any = None) -> Any:
@@ -187,8 +187,7 @@ def cross_entropy(
         z_loss=z_loss,
         reduction=reduction,
     )
-    tile = Tile(problem.ns, problem.rows, problem.targets.options.temperature)
-    return problem.value(losses.row_losses(problem.targets, tile), problem.targets.denominator())
+    return problem.value(row_losses(problem.targets, problem.rows), problem.targets.denominator())
 
 
 def kl_divergence(

@@ -9,10 +9,9 @@ from jax import lax
 
 from softhead import _checks
 from softhead.generic import fused
-from softhead.generic.losses import row_losses
 from softhead.generic.targets import Targets
 from softhead.jax.functions import check_values
-from softhead.jax.tiles import Tile
+from softhead.jax.tiles import row_losses
 
 _BLOCK_SIZE = 2**23  # logits: 32 MB in float32 for each of the few arrays that a block needs at once
 _MIN_ROWS = 16
@@ -178,7 +177,7 @@ def _block_losses(static: Targets, block: _Arguments) -> Any:
     rows = targets.cleared(block.x.astype(block.linear_weight.dtype))
     logits = rows @ block.linear_weight.T
     logits = logits if block.linear_bias is None else logits + block.linear_bias
-    return row_losses(targets, Tile(static.ns, logits, static.options.temperature))
+    return row_losses(targets, logits)
 
 
 def _in_step(*arrays: Any) -> list[Any]:

@@ -8,9 +8,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.custom_derivatives import SymbolicZero
 
 from softhead.generic.namespace import Namespace
-from softhead.generic.tiles import exponentiate, first_maximum
+from softhead.generic.targets import Targets
+from softhead.generic.tiles import lost
 
 # Called outside a compiled program, a map is one compilation, not one for each of its thirty operations.
 _compiled = partial(jax.jit, static_argnums=(0, 1), inline=True)
@@ -44,19 +46,22 @@ class Tile(NamedTuple):
 @partial(jax.custom_jvp, nondiff_argnums=(0, 1))
 @_compiled
 def _probabilities(ns: Namespace, temperature: float, rows: Any) -> Any:
-    return exponentiate(ns, rows, temperature).probabilities()
+    d, e, _, rest = _exponentiate(ns, rows, temperature)
+    return jnp.where(d == 0.0, 1.0, e) / (1.0 + rest)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0, 1))
 @_compiled
 def _log_probabilities(ns: Namespace, temperature: float, rows: Any) -> Any:
-    return exponentiate(ns, rows, temperature).log_probabilities()
+    d, _, _, rest = _exponentiate(ns, rows, temperature)
+    return d - jnp.log1p(rest)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0, 1))
 @_compiled
 def _log_sum_exp(ns: Namespace, temperature: float, rows: Any) -> Any:
-    return exponentiate(ns, rows, temperature).log_sum_exp()
+    _, _, maximum, rest = _exponentiate(ns, rows, temperature)
+    return maximum / temperature + jnp.log1p(rest)
 
 
 @_probabilities.defjvp
@@ -85,6 +90,110 @@ def _deviations(ns: Namespace, temperature: float, rows: Any, tangent: Any) -> t
     """
     p = _probabilities(ns, temperature, rows)
     change = ns.widened(tangent)
-    confident = first_maximum(ns, rows) & (p > 0.5)
-    change = change - jnp.sum(jnp.where(confident, change, 0.0), axis=-1, keepdims=True)
+    change = change - jnp.sum(jnp.where(p > 0.5, change, 0.0), axis=-1, keepdims=True)
     return p, (change - jnp.sum(p * change, axis=-1, keepdims=True)) / temperature
+
+
+def row_losses(targets: Targets, rows: Any) -> Any:
+    """Return the loss of every row, (n, 1), as `generic.losses.row_losses` does."""
+    constants = _Constants(targets.options.temperature, targets.options.z_loss)
+    return targets.settled(_losses(targets.ns, constants, rows, targets.wanted()))
+
+
+class _Constants(NamedTuple):
+    """The numbers of a loss."""
+
+    temperature: float
+    z_loss: float
+
+
+# Their gradients could come from the rules above. Written out they take a third of the passes over the rows.
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+@_compiled
+def _losses(ns: Namespace, constants: _Constants, rows: Any, wanted: Any) -> Any:
+    d, _, maximum, rest = _exponentiate(ns, rows, constants.temperature)
+    log_sum = jnp.log1p(rest)
+    losses = jnp.sum(wanted * _surprise(log_sum - d, wanted), axis=-1, keepdims=True)
+    if constants.z_loss:
+        losses = losses + constants.z_loss * jnp.square(maximum / constants.temperature + log_sum)
+    return losses
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+@_compiled
+def _residuals(ns: Namespace, constants: _Constants, rows: Any, wanted: Any) -> Any:
+    """Return (mass of the targets * p - target + 2 z_loss lse p) / temperature, (n, C)."""
+    d, e, maximum, rest = _exponentiate(ns, rows, constants.temperature)
+    p = jnp.where(d == 0.0, 1.0, e) / (1.0 + rest)
+    mass = jnp.sum(wanted, axis=-1, keepdims=True)
+    # Above one half, p may be so close to 1 that mass p - target cancels: there, (mass - target) - mass (1 - p).
+    surplus = jnp.sum(jnp.where(p > 0.5, 0.0, wanted), axis=-1, keepdims=True)
+    residuals = jnp.where(p > 0.5, surplus - mass * (rest / (1.0 + rest)), mass * p - wanted)
+    if constants.z_loss:
+        lse = maximum / constants.temperature + jnp.log1p(rest)
+        residuals = residuals + 2.0 * constants.z_loss * lse * p
+    return residuals / constants.temperature
+
+
+@partial(_losses.defjvp, symbolic_zeros=True)
+def _(ns: Namespace, constants: _Constants, primals: tuple[Any, Any], tangents: tuple[Any, Any]) -> tuple[Any, Any]:
+    rows, wanted = primals
+    of_rows, of_wanted = tangents
+    losses = _losses(ns, constants, rows, wanted)
+    tangent = jnp.zeros_like(losses)
+    if not isinstance(of_rows, SymbolicZero):
+        residuals = _residuals(ns, constants, rows, wanted)
+        tangent += jnp.sum(residuals * ns.widened(of_rows), axis=-1, keepdims=True)
+    if not isinstance(of_wanted, SymbolicZero):
+        surprise = _surprise(-_log_probabilities(ns, constants.temperature, rows), wanted)
+        tangent += jnp.sum(surprise * of_wanted, axis=-1, keepdims=True)
+    return losses, tangent
+
+
+@partial(_residuals.defjvp, symbolic_zeros=True)
+def _(ns: Namespace, constants: _Constants, primals: tuple[Any, Any], tangents: tuple[Any, Any]) -> tuple[Any, Any]:
+    rows, wanted = primals
+    of_rows, of_wanted = tangents
+    temperature, z_loss = constants
+    p, change = _probabilities(ns, temperature, rows), jnp.zeros_like(wanted)
+    if not isinstance(of_rows, SymbolicZero):
+        bend = p * _deviations(ns, temperature, rows, of_rows)[1]
+        change += jnp.sum(wanted, axis=-1, keepdims=True) * bend
+        if z_loss:
+            slope = jnp.sum(p * ns.widened(of_rows), axis=-1, keepdims=True) / temperature
+            change += 2.0 * z_loss * (_log_sum_exp(ns, temperature, rows) * bend + slope * p)
+    if not isinstance(of_wanted, SymbolicZero):
+        change += p * jnp.sum(of_wanted, axis=-1, keepdims=True) - of_wanted
+    return _residuals(ns, constants, rows, wanted), change / temperature
+
+
+def _surprise(surprise: Any, wanted: Any) -> Any:
+    """Return -log p, but nothing where it is infinite and not wanted."""
+    return jnp.where((wanted == 0.0) & jnp.isinf(surprise), 0.0, surprise)
+
+
+def _exponentiate(ns: Namespace, rows: Any, temperature: float) -> tuple[Any, Any, Any, Any]:
+    """Return d = (x - maximum) / T, exp(d) or 0 at maxima, the maximum, and the sum of exp(d) of all but one maximum.
+
+    As `generic.tiles.exponentiate` does, but for what automatic derivatives need there: nothing asks which of several
+    maxima comes first, which costs as much as all the rest.
+    """
+    x = ns.widened(rows)
+    maximum = jnp.max(x, axis=-1, keepdims=True, initial=-jnp.inf)
+    top = x == maximum
+    maximum = jnp.where(jnp.isfinite(maximum), maximum, jnp.nan)
+    half, origin = 0.5 * x, 0.5 * maximum  # because the difference of two finite numbers may overflow
+    quotient = (half - origin) / temperature
+    e = jnp.exp(2.0 * quotient)
+    if rows.dtype == ns.wide:
+        if temperature == 1.0:
+            part = half - quotient
+            error = (half - (quotient + part)) + (part - origin)
+        else:
+            error = lost(ns, half, origin, temperature, quotient)
+        e = jnp.where(e > 0.0, e * (1.0 + 2.0 * error), e)
+    e = jnp.where(top, 0.0 * e, e)
+    ties = jnp.sum(top, axis=-1, keepdims=True, dtype=ns.wide)
+    return 2.0 * quotient, e, maximum, jnp.sum(e, axis=-1, keepdims=True) + (ties - 1.0)
