@@ -1,6 +1,6 @@
 """Fits over Dask workers beside the fit in memory: the same optimum, the same bits, workers killed, seconds a pass.
 
-    python benchmarks/dask_fit.py {optimum,kills,lost,passes} [--data FOLDER] [--only NAME[:C] ...] [--workers 3]
+    python benchmarks/dask_fit.py {optimum,kills,lost,passes} [--data FOLDER] [--only NAME ...] [--workers 3] [--most N]
 
 ``optimum``: the objective reached on 1, 2 and 7 chunks a worker, and on uneven ones, relative to that in memory, both
 certified to 5e-7; and whether a second fit gives the same bits. Then a smaller set in float64 at tol=1e-10: how far its
@@ -25,9 +25,10 @@ from pathlib import Path
 
 import dask
 import dask.array as da
+import data_sets
 import distributed
 import numpy as np
-from data_sets import gaussian_classes, problems
+from data_sets import gaussian_classes
 from distributed import Client, LocalCluster
 
 import softhead
@@ -74,9 +75,37 @@ def same(a, b):
     return np.array_equal(a.coef_, b.coef_) and np.array_equal(a.intercept_, b.intercept_)
 
 
-def fit(X, y, **options):
+def problems(arguments, only=None):
+    """Yield the data sets, or some rows of each at a fixed stride."""
+    for name, X, y, penalties in data_sets.problems(arguments.data, only or arguments.only):
+        stride = 1 if arguments.most is None else -(-len(X) // arguments.most)
+        yield name, X[::stride], y[::stride], penalties
+
+
+class After:
+    """A callback that does something once a fit has made so many passes."""
+
+    def __init__(self, n_passes, action):
+        self.n_passes, self.action, self.done = n_passes, action, False
+
+    def setup(self, estimator, context):
+        """Do nothing yet."""
+
+    teardown = on_fit_task_begin = setup
+
+    def on_fit_task_end(self, estimator, context, *, fitted_estimator=None):
+        """Look at the passes so far."""
+        if not self.done and fitted_estimator.n_passes_ >= self.n_passes:
+            self.done = True
+            self.action()
+
+
+def fit(X, y, callback=None, **options):
     start = time.perf_counter()
-    model = softhead.SoftmaxClassifier(max_iter=5000, **options).fit(X, y)
+    model = softhead.SoftmaxClassifier(max_iter=5000, **options)
+    if callback is not None:
+        model.set_callbacks(callback)
+    model.fit(X, y)
     return time.perf_counter() - start, model
 
 
@@ -85,7 +114,7 @@ def optimum(arguments, folder):
         columns = ("data", "C", "chunks", "in memory", f"{arguments.workers} workers", "F / F in memory - 1", "gap / F")
         print(f"| {' | '.join(columns)} | bits again |")
         print("|---|---|---|---|---|---|---|---|")
-        for name, X, y, penalties in problems(arguments.data, arguments.only):
+        for name, X, y, penalties in problems(arguments):
             for C in penalties:
                 alone, expected = fit(X, y, C=C, tol=TOL)
                 for label, sizes in divisions(len(X), arguments.workers):
@@ -98,7 +127,7 @@ def optimum(arguments, folder):
                         f"| {'yes' if same(model, again) else 'NO'} |",
                         flush=True,
                     )
-        for name, X, y in smaller(arguments.data):
+        for name, X, y in smaller(arguments):
             expected = fit(X, y, tol=1e-10)[1]
             for label, sizes in divisions(len(X), arguments.workers):
                 model = fit(stored(folder, f"{name}-64", X, sizes), stored(folder, f"{name}-64-y", y, sizes), tol=1e-10)
@@ -112,34 +141,35 @@ def divisions(n_rows, n_workers):
     yield "uneven", uneven(n_rows, 2 * n_workers + 1)
 
 
-def smaller(folder):
-    for name, X, y, _ in problems(folder, ["digits"] if folder is None else ["mnist", "clinc150"]):
+def smaller(arguments):
+    for name, X, y, _ in problems(arguments, ["digits"] if arguments.data is None else ["mnist", "clinc150"]):
         yield name, X[:6000].astype(np.float64), y[:6000]
 
 
 def kills(arguments, folder):
     rng = np.random.default_rng(0)
-    print("| data | kill at | of | seconds | the same bits |\n|---|---|---|---|---|")
+    print("| data | kill after pass | undisturbed | seconds | the same bits |\n|---|---|---|---|---|")
     with cluster(arguments.workers) as local, Client(local) as client:
-        for name, X, y, penalties in problems(arguments.data, arguments.only):
+        for name, X, y, penalties in problems(arguments):
             sizes = even(len(X), 3 * arguments.workers)
             parts = stored(folder, name, X, sizes), stored(folder, f"{name}-y", y, sizes)
             fit(*parts, C=penalties[-1], tol=TOL)
             usual, expected = fit(*parts, C=penalties[-1], tol=TOL)
             for _ in range(5):
-                at = usual * rng.uniform(0.05, 0.95)
                 client.wait_for_workers(arguments.workers)
                 victim = int(rng.choice(list(client.run(os.getpid).values())))
-                killer = threading.Timer(at, os.kill, (victim, signal.SIGKILL))
-                killer.start()
-                took, model = fit(*parts, C=penalties[-1], tol=TOL)
-                killer.join()
-                held = "yes" if same(model, expected) else "NO"
-                print(f"| {name} | {at:.2f} s | {usual:.2f} s | {took:.2f} s | {held} |", flush=True)
+                at = expected.n_passes_ * rng.uniform(0.05, 0.9)
+                delay = rng.uniform() * usual / expected.n_passes_
+                killer = After(at, threading.Timer(delay, os.kill, (victim, signal.SIGKILL)).start)
+                took, model = fit(*parts, callback=killer, C=penalties[-1], tol=TOL)
+                print(f"| {name} | {at:.1f} of {expected.n_passes_} | {usual:.2f} s | {took:.2f} s ", end="")
+                print(f"| {'yes' if same(model, expected) else 'NO'} |", flush=True)
+                assert killer.done
+                time.sleep(2.0)  # its successor starts
 
 
 def lost(arguments, folder):
-    for name, X, y, penalties in problems(arguments.data, arguments.only):
+    for name, X, y, penalties in problems(arguments):
         checkpoint = folder / f"{name}.checkpoint"
         sizes = even(len(X), 2 * arguments.workers)
         parts = stored(folder, name, X, sizes), stored(folder, f"{name}-y", y, sizes)
@@ -152,15 +182,12 @@ def lost(arguments, folder):
             Client(local),
             dask.config.set({"softhead.no-workers-timeout": 2.0}),
         ):
-            fit(*parts, C=1e-6)  # the workers compile
-            timer = threading.Timer(0.6 * usual, local.scale, (0,))
-            timer.start()
+            ending = After(expected.n_passes_ / 2, lambda: local.scale(0))
             try:
-                fit(*parts, checkpoint=checkpoint, **options)
-                print(f"{name}: NO error: the fit was over before its workers were gone")
+                fit(*parts, callback=ending, checkpoint=checkpoint, **options)
+                print(f"{name}: NO error")
             except ConnectionError as error:
                 print(f"{name}: {error}")
-            timer.join()
         with cluster(arguments.workers) as local, Client(local):
             took, model = fit(*parts, checkpoint=checkpoint, **options)
         print(
@@ -214,7 +241,8 @@ def main():
     parser.add_argument("--data", type=Path)
     parser.add_argument("--only", nargs="*", default=())
     parser.add_argument("--workers", type=int, default=3)
-    parser.add_argument("--rows", type=int, default=400_000)
+    parser.add_argument("--most", type=int, help="rows of each data set, at a fixed stride")
+    parser.add_argument("--rows", type=int, default=400_000, help="of the synthetic set of passes")
     arguments = parser.parse_args()
     print(
         f"softhead {softhead.__version__}, distributed {distributed.__version__}, {os.cpu_count()} processors, "

@@ -242,7 +242,7 @@ class After:
             action()
 
 
-def test_a_killed_worker_changes_no_bit_and_a_fit_without_workers_ends():
+def test_a_killed_worker_changes_no_bit_and_a_fit_without_workers_ends_and_resumes(tmp_path):
     X, y = problem(n=600)
     rows, labels = in_chunks((100,) * 6, X, y)
     options = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": ":0", "silence_logs": 50}
@@ -260,9 +260,14 @@ def test_a_killed_worker_changes_no_bit_and_a_fit_without_workers_ends():
         assert model.gap_ == expected.gap_
 
         killer = After(4, lambda: os.kill(second, signal.SIGKILL))
-        with (
-            dask.config.set({"softhead.no-workers-timeout": 0.5}),
-            pytest.raises(ConnectionError, match=r"no worker has been there for 0\.5 s"),
-        ):
-            SoftmaxClassifier(tol=1e-10).set_callbacks(killer).fit(rows, labels)
+        stopped = SoftmaxClassifier(tol=1e-10, checkpoint=tmp_path / "state").set_callbacks(killer)
+        alone = r"no worker has been there for 0\.5 s; a fit with a checkpoint goes on"
+        with dask.config.set({"softhead.no-workers-timeout": 0.5}), pytest.raises(ConnectionError, match=alone):
+            stopped.fit(rows, labels)
         assert killer.action is None
+        assert (tmp_path / "state").exists()
+    with dask.config.set(scheduler="threads"):
+        model = SoftmaxClassifier(tol=1e-10, checkpoint=tmp_path / "state").fit(rows, labels)
+    assert np.array_equal(model.coef_, expected.coef_)
+    assert np.array_equal(model.intercept_, expected.intercept_)
+    assert not (tmp_path / "state").exists()

@@ -29,6 +29,7 @@ from softhead.linear.summed import PartSums, SummedObjective, Sums
 _BRANCHES = 8  # sums that a task adds
 _SAMPLE_BYTES = 2**27  # of rows that the client holds for its metric
 _CHUNK_BYTES = 2**26  # of rows in memory that are given to workers
+_RESUME = "a fit with a checkpoint goes on from there"
 _LOOK = 2.0  # seconds between two looks at whether workers are left
 _NO_WORKERS = 60.0  # seconds without one, before a fit gives up: time to restart them
 
@@ -103,13 +104,15 @@ class Runner:
                     elif alone_since is None:
                         alone_since = time.monotonic()
                     elif time.monotonic() - alone_since >= patience:
-                        raise ClusterError(f"dask: no worker has been there for {patience:g} s") from None
+                        raise ClusterError(f"dask: no worker has been there for {patience:g} s; {_RESUME}") from None
             return future.result()
         except (CancelledError, KilledWorker, NoWorkerError, OSError) as error:
             own = isinstance(error, OSError) and future.status == "error"  # a task's: a file that cannot be read
             if own or isinstance(error, ClusterError):
                 raise
-            raise ClusterError(f"dask: the cluster gave up a task: {error or type(error).__name__}") from error
+            raise ClusterError(
+                f"dask: the cluster gave up a task: {error or type(error).__name__}; {_RESUME}"
+            ) from error
         finally:
             future.release()
 
