@@ -196,12 +196,14 @@ def test_the_file_is_plain_safetensors(path):
     assert set(tensors) == set(re.findall(r'"tensor":"(.*?)"', metadata["softhead"]))
 
 
+@pytest.mark.parametrize("temperature", [1.0, 1.7])
 @pytest.mark.parametrize("labels", [["no", "yes"], ["a", "b", "c"]])
-def test_the_documented_reader_works(path, labels, monkeypatch):
+def test_the_documented_reader_works(path, labels, temperature, monkeypatch):
     page = Path(__file__).parents[1] / "docs" / "model-file.md"
     examples = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
     X = np.random.default_rng(0).normal(size=(30, 5))
     model = SoftmaxClassifier().fit(X, np.resize(labels, 30))
+    model.temperature_ = temperature
     path = path.with_name("model.safetensors")
     save(model, path)
     monkeypatch.chdir(path.parent)

@@ -56,9 +56,11 @@ class Bins:
         self, rows: slice, p: np.ndarray, hits: np.ndarray, weight: np.ndarray, limits: list[np.ndarray | None]
     ) -> None:
         """Add rows: probabilities and outcomes (n, n_classes), weights (n,), and for each class `edges` of its bins."""
-        cells = np.empty(p.shape, np.intp)
+        cells = bin_of(p, self.n_bins, None)
         for c, limit in enumerate(limits):
-            cells[:, c] = bin_of(p[:, c], self.n_bins, limit) + self.offsets[c]
+            if limit is not None:
+                cells[:, c] = bin_of(p[:, c], self.n_bins, limit)
+        cells += self.offsets
         weights = np.broadcast_to(weight[:, None], p.shape)
         self.mass += np.bincount(cells.ravel(), weights.ravel(), minlength=len(self.mass))
         self.bootstrap.add(rows, cells, weights * (hits - p))

@@ -377,6 +377,12 @@ def out_of_scope_score(
     TypeError, ValueError
         On logits that are not a matrix of numbers, another method, or a temperature that is not positive.
 
+    Notes
+    -----
+    On CLINC150, at C = 1, 10 and 100, the area under the receiver's curve is 0.971, 0.973 and 0.971 with "energy",
+    0.972, 0.973 and 0.970 with "max_logit", and 0.966, 0.962 and 0.956 with "max_probability"
+    (``benchmarks/calibration.py``).
+
     References
     ----------
     Liu, Wang, Owens and Li, Energy-based Out-of-distribution Detection, NeurIPS 2020, equation 4; Hendrycks and Gimpel,
