@@ -70,7 +70,7 @@ def train(loss, tokens: Tensor, n_words: int, *, steps: int, width: int, batch: 
     return torch.stack(curve), sum(p.numel() for p in model.parameters()), time.perf_counter() - started
 
 
-def main(steps: int = 120, width: int = 256, batch: int = 256) -> tuple[Tensor, Tensor]:
+def main(steps: int = 300, width: int = 256, batch: int = 256) -> tuple[Tensor, Tensor]:
     """Train both, print both curves, and return them."""
     tokens, n_words = words()
     runs = [
@@ -88,7 +88,7 @@ def main(steps: int = 120, width: int = 256, batch: int = 256) -> tuple[Tensor, 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=120)
+    parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--width", type=int, default=256)
     parser.add_argument("--batch", type=int, default=256)
     main(**vars(parser.parse_args()))
