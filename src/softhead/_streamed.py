@@ -50,7 +50,7 @@ class StreamedRows(NamedTuple):
             if value is not None:
                 raise ValueError(f"{name}: got {type(value).__name__}; those of a RowSource are in its blocks")
         found = survey(source, source.classes)
-        check_classification_targets(found.classes)
+        check_classification_targets(np.tile(found.classes, 3))  # as labels, which repeat
         factors = class_factors(estimator.class_weight, found.classes, found.classes, found.weights)
         check_total(found.classes, float(found.weights @ factors))
         validate_data(estimator, np.empty((1, found.n_features)), skip_check_array=True)

@@ -11,7 +11,7 @@ T = TypeVar("T")
 _END = object()
 
 
-def prefetched(items: Callable[[], Iterable[T]], depth: int = 2) -> Iterator[T]:
+def prefetched(items: Callable[[], Iterable[T]], depth: int = 1) -> Iterator[T]:
     """Yield what `items` returns, at most `depth` of them ahead of the caller; its errors are raised at their place.
 
     The thread ends when the iterator is closed or collected, between two items. Where none can be had, as at exit, the
@@ -63,6 +63,6 @@ def prefetched(items: Callable[[], Iterable[T]], depth: int = 2) -> Iterator[T]:
         reader.join()
 
 
-def prefetching(items: Callable[[], Iterable[T]], depth: int = 2) -> "closing[Any]":
+def prefetching(items: Callable[[], Iterable[T]], depth: int = 1) -> "closing[Any]":
     """Return `prefetched` for a ``with`` block, at whose end the thread has ended."""
     return closing(prefetched(items, depth))

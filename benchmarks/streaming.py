@@ -1,0 +1,268 @@
+"""A fit on a Parquet file that is read block by block: memory, the optimum, the speed of reading, kills and resumes.
+
+Run it as a script; at full size the file has 3 GB:
+
+    python benchmarks/streaming.py [--rows 6000000] [--classes 50] [--kills 10] [--folder DIR]
+
+Every measurement is a process of its own, whose peak memory is its own.
+"""
+
+import argparse
+import json
+import platform
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+GROUP_ROWS = 65_536
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rows", type=int, default=6_000_000)
+    parser.add_argument("--features", type=int, default=128)
+    parser.add_argument("--classes", type=int, default=50)
+    parser.add_argument("--tol", type=float, default=1e-6)
+    parser.add_argument("--kills", type=int, default=0, help="how often the fit is killed and resumed")
+    parser.add_argument("--folder", help="for the file; a temporary one by default")
+    parser.add_argument("--skip-memory", action="store_true", help="no fit in memory to compare with")
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    parser.add_argument("--arguments", type=json.loads, default={}, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.worker:
+        print(json.dumps(WORKERS[options.worker](**options.arguments)))
+        return
+    print(f"{platform.platform()}, Python {platform.python_version()}, NumPy {np.__version__}")
+    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+        compare(options, Path(folder))
+
+
+def compare(options, folder):
+    path = str(folder / "rows.parquet")
+    shape = {"rows": options.rows, "features": options.features, "classes": options.classes}
+    made = run("write", path=path, **shape)
+    size = options.rows * options.features * 4 / 1e9
+    print(
+        f"{options.rows} x {options.features} float32, {options.classes} classes: {size:.2f} GB, "
+        f"written in {made['seconds']:.0f} s"
+    )
+
+    scan = run("scan", path=path)
+    print(f"pyarrow alone reads     {size / scan['seconds']:.2f} GB/s (the file is in the system's cache)")
+    rows = run("read", path=path)
+    print(f"as blocks of rows       {size / rows['seconds']:.2f} GB/s")
+    once = run("passes", path=path)
+    print(f"passes over the file    {size / once['streamed']:.2f} GB/s: {once['streamed']:.2f} s each")
+    print(f"arithmetic alone        {size / once['arithmetic']:.2f} GB/s: {once['arithmetic']:.2f} s a pass")
+
+    streamed = run("fit", path=path, tol=options.tol, coef=str(folder / "streamed.npy"))
+    report("streamed", streamed)
+    if not options.skip_memory:
+        whole = run("fit_in_memory", path=path, tol=options.tol)
+        report("in memory", whole)
+        print(f"relative difference of the objectives {streamed['objective'] / whole['objective'] - 1.0:.1e}")
+    small = run("agree", path=path, rows=min(options.rows, 50_000))
+    print(f"float64, {small['rows']} rows, tol=1e-10: coefficients differ by {small['difference']:.1e} at most")
+    if options.kills:
+        kill(options, folder, path, streamed)
+
+
+def kill(options, folder, path, streamed):
+    """Kill the fit at random moments, resume it each time, and compare the bits with those of the fit left alone."""
+    rng = random.Random(0)
+    same = {
+        "path": path,
+        "tol": options.tol,
+        "checkpoint": str(folder / "fit.ckpt"),
+        "coef": str(folder / "resumed.npy"),
+    }
+    for k in range(options.kills):
+        process = start("fit", **same)
+        moment = rng.uniform(0.0, 1.0) * streamed["seconds"] / 4 + streamed["begun"]
+        try:
+            process.communicate(timeout=moment)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.communicate()
+            state = "there" if Path(same["checkpoint"]).exists() else "none yet"
+            print(f"kill {k + 1} after {moment:.1f} s: checkpoint {state}")
+            continue
+        if Path(same["checkpoint"]).exists():
+            raise SystemExit("the fit ended and left its checkpoint")
+        print(f"kill {k + 1}: the fit had ended; it begins anew")
+    resumed = run("fit", **same)
+    equal = np.array_equal(np.load(same["coef"]), np.load(folder / "streamed.npy"))
+    equal = equal and all(resumed[key] == streamed[key] for key in ("objective", "gap", "passes"))
+    print(f"after {options.kills} kills: {'bit-identical' if equal else 'DIFFERENT'} to the fit left alone")
+
+
+def report(name, fit):
+    print(
+        f"{name:10} {fit['seconds']:.1f} s, {fit['passes']:.1f} passes, {fit['status']}, "
+        f"objective {fit['objective']:.9f}, relative gap {fit['gap'] / fit['objective']:.1e}, "
+        f"peak memory {fit['peak']:.0f} MB"
+    )
+
+
+def start(worker, **arguments):
+    command = [sys.executable, __file__, "--worker", worker, "--arguments", json.dumps(arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
+def run(worker, **arguments):
+    process = start(worker, **arguments)
+    output, _ = process.communicate()
+    if process.returncode:
+        raise SystemExit(f"{worker} failed")
+    return json.loads(output)
+
+
+def peak():
+    """Return the peak resident memory of this process in MB; that of resource.getrusage begins with its parent's."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) / 1e3
+
+
+def write(path, rows, features, classes):
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    begin = time.perf_counter()
+    centres = np.random.default_rng(0).standard_normal((classes, features), dtype=np.float32)
+    writer = None
+    for first in range(0, rows, GROUP_ROWS):
+        rng = np.random.default_rng([1, first])
+        n = min(GROUP_ROWS, rows - first)
+        y = rng.integers(0, classes, n)
+        X = rng.standard_normal((n, features), dtype=np.float32)
+        X += 0.4 * centres[y]
+        columns = np.ascontiguousarray(X.T)
+        table = pa.table({f"x{j}": columns[j] for j in range(features)} | {"y": y})
+        if writer is None:
+            writer = parquet.ParquetWriter(path, table.schema, compression="none", use_dictionary=False)
+        writer.write_table(table)
+    writer.close()
+    return {"seconds": time.perf_counter() - begin}
+
+
+def scan(path):
+    from pyarrow import parquet
+
+    def once():
+        with parquet.ParquetFile(path) as file:
+            for _ in file.iter_batches(batch_size=GROUP_ROWS):
+                pass
+
+    return {"seconds": fastest(once)}
+
+
+def read(path):
+    from softhead import open_rows
+
+    source = open_rows(path, target="y")
+
+    def once():
+        for _ in source:
+            pass
+
+    return {"seconds": fastest(once)}
+
+
+def passes(path):
+    """Time passes over the file, and the same arithmetic on a block that is in memory, as often."""
+    from softhead import open_rows
+    from softhead.linear.stream import StreamedObjective, survey
+    from softhead.linear.summed import Part
+
+    source = open_rows(path, target="y")
+    found = survey(source)
+    ones = np.ones(len(found.classes))
+    objective = StreamedObjective(source, found, factors=ones, l2=1e-6, fit_intercept=True)
+    coef = 0.01 * np.random.default_rng(0).standard_normal(objective.shape)
+    objective.loss_gradient(coef)
+    X, y, _ = next(iter(source))
+    part = Part(X, np.searchsorted(found.classes, y), np.ones(len(y)))
+    times = -(-found.n_rows // len(y))
+
+    def arithmetic():
+        for _ in range(times):
+            objective.part_sums(part, "loss_sums", coef)
+
+    seconds = fastest(lambda: objective.loss_gradient(coef))
+    return {"streamed": seconds, "arithmetic": fastest(arithmetic) * found.n_rows / (times * len(y))}
+
+
+def fastest(function, repeats=3):
+    function()
+    best = np.inf
+    for _ in range(repeats):
+        begin = time.perf_counter()
+        function()
+        best = min(best, time.perf_counter() - begin)
+    return best
+
+
+def fit(path, tol, coef, checkpoint=None):
+    begun = time.perf_counter()
+    from softhead import SoftmaxClassifier, open_rows
+
+    begin = time.perf_counter()
+    model = SoftmaxClassifier(C=1e-3, tol=tol, checkpoint=checkpoint).fit(open_rows(path, target="y"))
+    seconds = time.perf_counter() - begin
+    np.save(coef, np.column_stack([model.coef_, model.intercept_]))
+    return {**outcome(model), "seconds": seconds, "begun": begin - begun}
+
+
+def fit_in_memory(path, tol):
+    from softhead import SoftmaxClassifier, open_rows
+
+    X, y = rows_of(open_rows(path, target="y"))
+    begin = time.perf_counter()
+    model = SoftmaxClassifier(C=1e-3, tol=tol).fit(X, y)
+    return {**outcome(model), "seconds": time.perf_counter() - begin}
+
+
+def agree(path, rows):
+    from softhead import RowSource, SoftmaxClassifier, open_rows
+
+    X, y = rows_of(open_rows(path, target="y"), rows)
+    X = X.astype(np.float64)
+    cuts = np.cumsum(np.random.default_rng(0).integers(1, rows // 8, 9))
+    blocks = [(X[part], y[part]) for part in np.split(np.arange(rows), cuts)]
+    whole = SoftmaxClassifier(C=0.1, tol=1e-10).fit(X, y)
+    model = SoftmaxClassifier(C=0.1, tol=1e-10).fit(RowSource(blocks))
+    return {"rows": rows, "difference": float(np.abs(model.coef_ - whole.coef_).max())}
+
+
+def rows_of(source, most=np.inf):
+    """Return the first rows of a source as arrays."""
+    found, n = [], 0
+    for X, y, _ in source:
+        found.append((X, y))
+        n += len(y)
+        if n >= most:
+            break
+    X, y = (np.concatenate([part[k] for part in found]) for k in (0, 1))
+    return (X, y) if most == np.inf else (X[:most], y[:most])
+
+
+def outcome(model):
+    return {
+        "status": model.status_,
+        "passes": model.n_passes_,
+        "objective": model.objective_,
+        "gap": model.gap_,
+        "peak": peak(),
+    }
+
+
+WORKERS = {function.__name__: function for function in (write, scan, read, passes, fit, fit_in_memory, agree)}
+
+if __name__ == "__main__":
+    main()
