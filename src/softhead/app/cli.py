@@ -206,6 +206,18 @@ def train(
         str | None,
         typer.Option(metavar="ADDRESS", help="Fit on the workers of this Dask scheduler.", show_default=False),
     ] = None,
+    stream: Annotated[
+        bool | None,
+        typer.Option(
+            "--stream/--in-memory",
+            help="Read a .parquet file block by block in every pass; by default where memory would not hold it.",
+            show_default=False,
+        ),
+    ] = None,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Leave the state of the fit here; go on from it.", show_default=False),
+    ] = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
@@ -214,7 +226,7 @@ def train(
     Columns are encoded by their types: numbers standardised, categories one-hot, dates as numbers; missing values are
     imputed and marked. With --text, the model is one of the words of that column.
     """
-    from softhead.app import display, training
+    from softhead.app import display, streaming, training
     from softhead.app.datasets import BUNDLED, KnownColumns, load_data
     from softhead.cross_validation import SoftmaxClassifierCV
     from softhead.estimator import SoftmaxClassifier
@@ -234,7 +246,13 @@ def train(
         )
     if sweep:
         _grid(penalties)
-    dataset = load_data(data, target=target, features=features, known=KnownColumns(text=text))
+    elsewhere = sweep or calibrate or use_dask or scheduler is not None
+    if checkpoint is not None and sweep:
+        raise typer.BadParameter("not together with --sweep, which is many fits", param_hint="--checkpoint")
+    alone = not elsewhere and text is None and features is None
+    with _naming(data):
+        file = streaming.opened(data, target, wanted=stream, alone=alone, quiet=quiet)
+    dataset: Any = file or load_data(data, target=target, features=features, known=KnownColumns(text=text))
     path = Path(f"{dataset.name}.safetensors") if out is None else out
     _refuse_unwritable(path, data)
     options: dict[str, Any] = {
@@ -247,23 +265,19 @@ def train(
     if sweep:
         classifier = SoftmaxClassifierCV(_grid(penalties), cv=folds, **options)
     else:
-        classifier = SoftmaxClassifier(C=penalty_inverse, **options)
+        classifier = SoftmaxClassifier(C=penalty_inverse, checkpoint=checkpoint, **options)
+    encoder = TableEncoder(max_categories=max_categories or 100) if text is None else TextEncoder()
     with (
         _workers(scheduler) if use_dask or scheduler is not None else nullcontext() as divide,
         _naming(data),
         display.warnings_as_lines(quiet),
         display.fit_progress(classifier, silent=quiet or as_json),
     ):
-        trained = training.train(
-            dataset,
-            classifier=classifier,
-            encoder=TableEncoder(max_categories=max_categories or 100) if text is None else TextEncoder(),
-            test_size=test_size,
-            seed=seed,
-            divide=divide,
-            calibrate=calibrate,
-            folds=folds,
-        )
+        common: dict[str, Any] = {"classifier": classifier, "encoder": encoder, "test_size": test_size, "seed": seed}
+        if file is not None:
+            dataset, trained = streaming.train(file, **common)
+        else:
+            trained = training.train(dataset, divide=divide, calibrate=calibrate, folds=folds, **common)
     write_model(trained.model, path, trained.record._asdict())
     if not quiet:
         display.show(display.training_summary(dataset, trained, path), as_json=as_json)

@@ -189,7 +189,7 @@ def _load_file(source: str | Path, target: str | None, features: str | None, kno
         raise ContentError(f"more than one column is named {repeated[0]!r}")
     if not table.num_rows:
         raise ContentError("has no rows")
-    labels = None if target is None else _table_labels(table, target, known.target_kind, place)
+    labels = None if target is None else table_labels(table, target, known.target_kind, place)
     if text is not None:
         return Dataset(name, _only_text(table, text, target), labels, target)
     if target is None:
@@ -315,7 +315,7 @@ def _only_text(table: Any, text: str, target: str | None) -> Any:
     return table.select([]).append_column(text, column)
 
 
-def _table_labels(table: Any, target: str, kind: TargetKind | None, place: _Place) -> NDArray[Any]:
+def table_labels(table: Any, target: str, kind: TargetKind | None, place: _Place) -> NDArray[Any]:
     """Return the target of a table as labels."""
     from pyarrow import types
 

@@ -121,7 +121,7 @@ class ArrowBlocks:
         """Yield ``(X, y, weight)``."""
         import pyarrow as pa
 
-        for batches in _blocks(self._batches(), self.rows):
+        for batches in grouped(self._batches(), self.rows):
             table = pa.Table.from_batches(batches)
             # Labels and weights are copied out: the buffers of a batch are the size of a block.
             y = None if self.target is None else labels_of(table[self.target])
@@ -168,7 +168,7 @@ def _fill(rows: np.ndarray, first: int, columns: list[np.ndarray]) -> None:
         rows[first : first + n, j] = column
 
 
-def _blocks(batches: Iterable[Any], rows: int) -> Iterator[list[Any]]:
+def grouped(batches: Iterable[Any], rows: int) -> Iterator[list[Any]]:
     """Yield lists of batches that hold `rows` rows together; the last one holds what is left."""
     block: list[Any] = []
     room = rows

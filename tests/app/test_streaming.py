@@ -1,0 +1,127 @@
+"""Training on tables that memory does not hold: the choice, the rows, the encoding and the model."""
+
+import json
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from softhead import load
+from softhead.app import streaming
+from softhead.app.cli import app
+from softhead.app.streaming import Needs, TableFile, available_memory, held_out_rows, needs
+
+pa = pytest.importorskip("pyarrow")
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    from pyarrow import parquet
+
+    rng = np.random.default_rng(0)
+    n = 5000
+    colour = np.array(["red", "green", "blue"], object)[rng.integers(0, 3, n)]
+    x = rng.normal(size=n)
+    label = np.where(x + (colour == "red") + rng.normal(size=n) > 0.5, "yes", "no").astype(object)
+    path = tmp_path_factory.mktemp("tables") / "mixed.parquet"
+    parquet.write_table(pa.table({"colour": colour, "x": x, "label": label}), path, row_group_size=900)
+    return path
+
+
+def softhead(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def train(table, out, *more):
+    result = softhead("train", table, "--target", "label", "--out", out, "--json", *more)
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout), result.stderr
+
+
+def test_a_streamed_model_is_that_of_memory_and_its_held_out_rows_are_known_again(table, tmp_path):
+    whole, _ = train(table, tmp_path / "a", "--in-memory", "--test-size", 0)
+    streamed, stderr = train(table, tmp_path / "b", "--stream", "--test-size", 0, "--checkpoint", tmp_path / "c")
+    assert stderr == ""
+    assert streamed["status"] == "converged"
+    assert streamed["objective"] == pytest.approx(whole["objective"], rel=1e-4)
+    assert streamed["features"] == whole["features"] == 4
+    assert not (tmp_path / "c").exists()
+    np.testing.assert_allclose(load(tmp_path / "b")[-1].coef_, load(tmp_path / "a")[-1].coef_, atol=1e-2)
+
+    tested, _ = train(table, tmp_path / "d", "--stream")
+    assert tested["rows"] + tested["rows_tested"] == 5000
+    assert 800 < tested["rows_tested"] < 1200
+    again = json.loads(softhead("evaluate", tmp_path / "d", table, "--json").stdout)
+    assert again["scored"] == "the rows held out from its training on this table"
+    for name in ("rows_tested", "accuracy", "log_loss"):
+        assert again[name] == pytest.approx(tested[name], rel=1e-6)
+
+
+def test_tables_that_memory_does_not_hold_are_streamed(table, tmp_path, monkeypatch):
+    monkeypatch.setattr(streaming, "available_memory", lambda root: 50_000.0)
+    _, stderr = train(table, tmp_path / "a")
+    assert stderr.startswith(f"softhead: {table} is read block by block: it would take about 0.0 GB in memory")
+    assert train(table, tmp_path / "a", "--in-memory")[1] == ""
+    assert needs(table).needed > 5000 * 3 * 4 * 2
+    assert str(Needs(9.21e9, 6e9)) == "it would take about 9.2 GB in memory, of which 6.0 GB are free"
+
+
+def test_what_goes_not_together_is_refused(table, tmp_path):
+    for more in (["--stream", "--sweep"], ["--stream", "--text", "colour"], ["--checkpoint", "c", "--sweep"]):
+        result = softhead("train", table, "--target", "label", "--out", tmp_path / "a", *more)
+        assert result.exit_code == 2
+    result = softhead("train", "iris", "--stream")
+    assert result.exit_code == 2
+    for target, words in (
+        ("lable", "no column 'lable'; there are 'colour', 'x', 'label'"),
+        ("x", "not a whole number"),
+    ):
+        result = softhead("train", table, "--target", target, "--stream", "--out", tmp_path / "a")
+        assert result.exit_code == 1
+        assert words in result.stderr
+        assert result.stderr.count("\n") == 1
+    result = softhead(
+        "train", table, "--target", "label", "--out", tmp_path / "a", "--checkpoint", tmp_path / "x" / "c"
+    )
+    assert result.exit_code == 1
+    assert "the folder of the checkpoint does not exist" in result.stderr
+    assert not (tmp_path / "a").exists()
+
+
+def test_held_out_rows_are_drawn_alike_and_bounded(monkeypatch):
+    packed = held_out_rows(1003, test_size=0.2, seed=1)
+    assert len(packed) == 126
+    rows = np.unpackbits(packed, count=1003).astype(bool)
+    assert 150 < rows.sum() < 250
+    np.testing.assert_array_equal(packed, held_out_rows(1003, test_size=0.2, seed=1))
+    for first, n in ((0, 1003), (5, 90), (8, 8), (1000, 3)):
+        np.testing.assert_array_equal(streaming._mask(packed, first, n), rows[first : first + n])
+    assert not held_out_rows(1003, test_size=0.0, seed=1).any()
+    monkeypatch.setattr(streaming, "_MOST_HELD_OUT", 10)
+    assert np.unpackbits(held_out_rows(1003, test_size=0.5, seed=1)).sum() < 30
+
+
+def test_blocks_of_a_table_are_its_rows(table, monkeypatch):
+    monkeypatch.setattr(streaming, "_BLOCK_BYTES", 0)
+    file = TableFile(table, "label")
+    starts = [first for first, _ in file.tables()]
+    assert starts == [0, 1024, 2048, 3072, 4096]
+    from pyarrow import parquet
+
+    assert pa.concat_tables(part for _, part in file.tables()).equals(parquet.read_table(table))
+
+
+def test_free_memory_is_the_least_that_system_and_control_groups_grant(tmp_path):
+    assert available_memory(tmp_path) == np.inf
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/meminfo").write_text("MemTotal: 9000 kB\nMemAvailable:    8000 kB\n")
+    (tmp_path / "proc/self/cgroup").write_text("0::/a/b\n")
+    assert available_memory(tmp_path) == 8_192_000.0
+    for folder, most, used in (("a", 6_000_000, 1_000_000), ("a/b", "max", 500)):
+        group = tmp_path / "sys/fs/cgroup" / folder
+        group.mkdir(parents=True)
+        (group / "memory.max").write_text(f"{most}\n")
+        (group / "memory.current").write_text(f"{used}\n")
+    assert available_memory(tmp_path) == 5_000_000.0
+    (tmp_path / "proc/meminfo").write_text("MemAvailable: 4000 kB\n")
+    assert available_memory(tmp_path) == 4_096_000.0
