@@ -27,7 +27,11 @@ def test_links_between_pages_lead_somewhere(page):
 
 def test_every_page_of_the_documentation_is_in_its_table_of_contents():
     contents = (DOCS / "index.md").read_text(encoding="utf-8")
-    listed = {line for block in re.findall(r"```\{toctree\}(.*?)```", contents, re.DOTALL) for line in block.split()}
+    listed = {
+        line
+        for block in re.findall(r"```\{toctree\}(.*?)```", contents, re.DOTALL)
+        for line in re.findall(r"[\w-]+(?=>?$)", block, re.MULTILINE)
+    }
     assert {path.stem for path in DOCS.glob("*.md")} - {"index"} <= listed
 
 
