@@ -91,6 +91,23 @@ def bare_model(model: Any) -> Any:
     return bare
 
 
+def lazy_accuracy(model: Any, X: Any, y: Any, sample_weight: Any) -> float:
+    """Return the weighted share of the rows of a dask collection whose class a fitted model predicts.
+
+    Raises
+    ------
+    ValueError
+        As in `fit`, and where a label is not among the classes of the model: with the numbers of its chunk and row.
+    """
+    from softhead.linear.dask import DaskRows
+
+    _check_table(X)
+    validate_data(model, X._meta if hasattr(X, "columns") else X, skip_check_array=True, reset=False)
+    rows, survey = DaskRows.read(X, y, sample_weight)
+    known = survey._replace(labels=model.classes_)
+    return rows.encoded(known, np.ones(len(model.classes_))).score(bare_model(model), accuracy=True)
+
+
 def lazily(model: Any, method: str, X: Any) -> Any:
     """Return the dask array of what a method of a fitted model says of the rows of `X`: nothing is computed."""
     from softhead.linear.dask import over_rows

@@ -6,7 +6,7 @@ import numpy as np
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import validate_data
 
-from softhead._lazy import LazyRows, bare_model, lazily
+from softhead._lazy import LazyRows, bare_model, lazily, lazy_accuracy
 from softhead._problem import check_total, penalty
 from softhead._series import is_lazy
 from softhead._weights import class_factors
@@ -84,8 +84,10 @@ def over_blocks(model: Any, method: str, source: RowSource) -> np.ndarray:
     return np.concatenate(parts)
 
 
-def accuracy(model: Any, source: RowSource) -> float:
+def accuracy(model: Any, source: Any, y: Any, sample_weight: Any) -> float:
     """Return the weighted share of the rows whose label a fitted model predicts."""
+    if is_lazy(source):
+        return lazy_accuracy(model, source, y, sample_weight)
     bare = _bare(model, source)
     right = total = 0.0
     for number, (X, y, weight) in enumerate(source):

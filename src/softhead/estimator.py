@@ -29,7 +29,6 @@ from softhead.linear.blocks import RowBlocks
 from softhead.linear.contract import Objective
 from softhead.linear.solution import Callback, Progress, Status
 from softhead.linear.solver import solve
-from softhead.rows.source import RowSource
 
 logger = logging.getLogger("softhead")
 
@@ -321,8 +320,8 @@ class SoftmaxClassifier(TorchHead, CallbackSupportMixin, ClassifierMixin, BaseEs
         -------
         float
         """
-        if isinstance(X, RowSource):
-            return accuracy(self, X)
+        if is_elsewhere(X):
+            return accuracy(self, X, y, sample_weight)
         return float(super().score(X, y, sample_weight))
 
     def to_state(self) -> dict[str, object]:

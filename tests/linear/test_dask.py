@@ -96,6 +96,10 @@ def test_a_data_frame_of_unknown_chunk_sizes(scheduler):
     assert model.classes_.tolist() == expected.classes_.tolist() == ["a", "b", "c", "d"]
     np.testing.assert_allclose(model.coef_, expected.coef_, atol=1e-5)
     assert np.array_equal(model.predict(features).compute(), model.predict(table[["p", "q", "r"]]))
+    assert model.score(features, lazy["of"]) == pytest.approx(expected.score(table[["p", "q", "r"]], table["of"]))
+    strange = lazy["of"].map_partitions(lambda part: pd.Series("x", index=part.index), meta=("of", str))
+    with pytest.raises(ValueError, match=r"y: chunk 0 has the label .*'x'.* in row 0, which is not among the 4"):
+        model.score(features, strange)
     with pytest.raises(ValueError, match="feature names"):
         model.predict(features.rename(columns={"p": "s"}))
     with pytest.raises(ValueError, match=r"'of' is of the dtype category.*TableEncoder"):
