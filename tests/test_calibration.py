@@ -44,7 +44,7 @@ def test_the_temperature_is_the_root_of_the_slope(temperature):
             for t in (scaler.temperature_, factor * scaler.temperature_)
         )
         assert here < there
-    assert scaler.n_iter_ < 12
+    assert scaler.n_iter_ < 10
 
 
 @pytest.mark.parametrize("weighted", [False, True])

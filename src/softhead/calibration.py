@@ -36,8 +36,8 @@ class TemperatureScaler(BaseEstimator):  # type: ignore[misc]
     .. math:: \ell_i = \log \sum_c e^{\beta z_{ic}} - \beta \sum_c q_{ic} z_{ic}, \qquad
         \ell_i' = \mathrm{E}_p z_i - \mathrm{E}_q z_i, \qquad \ell_i'' = \mathrm{Var}_p z_i \ge 0
 
-    for a target distribution q. The root of the mean of :math:`\ell'` is found by Newton's method in
-    :math:`\log \beta`, kept inside a bracket.
+    for a target distribution q. The root of the mean of :math:`\ell'` is found by Newton's method on
+    the logarithms of its two terms, taken relative to the largest logit of a row, inside a bracket.
 
     Attributes
     ----------
@@ -157,35 +157,41 @@ class TemperatureScaler(BaseEstimator):  # type: ignore[misc]
         moment = np.empty((len(z), 2))
         self.n_iter_ = 0
 
-        def slopes(log_beta: float) -> tuple[float, float]:
-            """Return the derivative of the loss by beta, and that one's derivative by log beta."""
-            beta = float(np.exp(log_beta))
-            moments(z, top, beta, moment)
+        def below_top(log_beta: float) -> tuple[float, float]:
+            """Return how far below its maximum the model expects a logit, summed over rows, and minus its slope."""
+            moments(z, top, float(np.exp(log_beta)), moment)
             self.n_iter_ += 1
-            return float(mass @ moment[:, 0]) - float(target.sum()), beta * float(mass @ moment[:, 1])
+            return -float(mass @ moment[:, 0]), float(mass @ moment[:, 1])
 
+        wanted = -float(target.sum())
         log_spread = float(np.log(_largest_spread(z, top)))
         low, high = -log_spread - _WIDEST, -log_spread + _WIDEST
-        if not target.any():  # every row has its class on top: the loss falls for as long as beta grows
+        if wanted == 0.0:  # every row has its class on top: the loss falls for as long as beta grows
             log_beta, self.status_ = high, "lower_bound"
-        elif slopes(low)[0] >= 0.0:
+        elif below_top(low)[0] <= wanted:
             log_beta, self.status_ = low, "upper_bound"
         else:
-            log_beta, self.status_ = _root(slopes, low, high), "converged"
+            log_beta, self.status_ = _root(below_top, wanted, low, high), "converged"
         self.temperature_ = float(np.exp(-log_beta))
         logger.info("temperature %.6g after %d passes: %s", self.temperature_, self.n_iter_, self.status_)
         return self
 
 
-def _root(slopes: Callable[[float], tuple[float, float]], low: float, high: float) -> float:
-    """Return the log beta at which a rising derivative is 0, by Newton's method in a bracket that shrinks."""
+def _root(function: Callable[[float], tuple[float, float]], wanted: float, low: float, high: float) -> float:
+    """Return the log beta at which a falling function has the value wanted, in a bracket that shrinks.
+
+    Newton's method is applied to the logarithm of the function, which falls exponentially where most rows are right.
+    """
     at = min(max(0.0, low), high)
     for _ in range(200):
-        value, rise = slopes(at)
-        if value == 0.0:
+        value, fall = function(at)
+        if value == wanted:
             break
-        low, high = (at, high) if value < 0.0 else (low, at)
-        after = at - value / rise if rise > 0.0 else np.inf
+        low, high = (at, high) if value > wanted else (low, at)
+        after = np.inf
+        if value > 0.0 and fall > 0.0:
+            step = value / fall * math.log(value / wanted) * math.exp(-at)  # relative to beta
+            after = at + math.log1p(step) if step > -1.0 else -np.inf
         if not low < after < high:
             after = (low + high) / 2.0
         if abs(after - at) <= _SMALLEST_STEP:
