@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from softhead.torch.host import wide
+from softhead.torch.host import empty, wide
 from softhead.torch.maps import LogSoftmax, Softmax, log_softmax, merged
 from softhead.torch.modes import plain, transformed
 from softhead.torch.rows import Options, reduced, row_targets
@@ -93,7 +93,7 @@ class Gradient(torch.autograd.Function):
     def forward(rows: Tensor, target: Tensor, weight: Tensor | None, factor: Tensor, options: Options) -> Tensor:
         """Return them."""
         targets = row_targets(target, _shape(rows), weight, options, rows.device)
-        out = torch.empty(rows.shape, dtype=wide(rows.dtype), device=rows.device)
+        out = empty(_shape(rows), wide(rows.dtype), rows.device)
         targets.gradients(rows.detach(), 1.0, out)
         return (out * factor.unsqueeze(1)).to(rows.dtype)
 
@@ -219,9 +219,7 @@ def _value_and_gradient(
     rows = rows.detach()
     targets = row_targets(target, _shape(rows), weight, options, rows.device)
     denominator = targets.denominator()
-    gradient = torch.empty(
-        (len(rows) if with_gradient else 0, rows.shape[1]), dtype=wide(rows.dtype), device=rows.device
-    )
+    gradient = empty((len(rows) if with_gradient else 0, rows.shape[1]), wide(rows.dtype), rows.device)
     losses = targets.gradients(rows, denominator, gradient) if with_gradient else targets.losses(rows)
     value = reduced(losses, denominator, options.reduction, rows.dtype)
     if isinstance(denominator, Tensor):

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from softhead.torch.host import wide
+from softhead.torch.host import empty, wide
 from softhead.torch.rows import Options, RowTargets, reduced, row_targets
 
 _BLOCK_BYTES = 2**26  # of logits
@@ -146,8 +146,8 @@ class _Totals:
         self._problem = problem
         x, matrix = problem.x, problem.linear_weight
         dtype = wide(problem.dtype())
-        self._x = torch.empty_like(x, memory_format=torch.contiguous_format) if needed[0] else None
-        self._weight = torch.zeros(matrix.shape, dtype=dtype, device=x.device) if needed[1] else None
+        self._x = empty(tuple(x.shape), x.dtype, x.device) if needed[0] else None
+        self._weight = empty(tuple(matrix.shape), dtype, x.device).zero_() if needed[1] else None
         has_bias = needed[2] and problem.linear_bias is not None
         self._bias = torch.zeros(len(matrix), dtype=torch.float64, device=x.device) if has_bias else None
 
@@ -197,7 +197,7 @@ def _blocks(problem: Linear, targets: RowTargets) -> Iterator[_Block]:
     dtype = wide(problem.dtype())
     size = min(max(_BLOCK_BYTES // max(1, n_classes * dtype.itemsize), _MIN_ROWS), _MAX_ROWS)
     size = min(problem.block_rows or size, max(n_rows, 1))
-    buffer = torch.empty((size, n_classes), dtype=dtype, device=problem.x.device)
+    buffer = empty((size, n_classes), dtype, problem.x.device)
     for start in range(0, n_rows, size):
         rows = slice(start, min(start + size, n_rows))
         aims = targets.block(rows)

@@ -11,7 +11,7 @@ from softhead import _checks
 from softhead.generic.tiles import Tile, exponentiate
 from softhead.kernels import rows as kernels
 from softhead.torch.device import kernels_for, side_by_side
-from softhead.torch.host import torch_threads, view
+from softhead.torch.host import empty, torch_threads, view
 from softhead.torch.modes import needs_operations, plain, values_only
 from softhead.torch.namespace import namespace
 
@@ -317,7 +317,7 @@ def _softmax_product(p: Tensor, vectors: Tensor, temperature: float) -> Tensor:
             fast.softmax_vjp(side_by_side(p), side_by_side(vectors), out, temperature=temperature)
             return out
         return p * (vectors - (p * vectors).sum(1, keepdim=True)) / temperature
-    out = torch.empty(p.shape, dtype=p.dtype)
+    out = empty(tuple(p.shape), p.dtype, p.device)
     with torch_threads():
         kernels.softmax_product(view(p), view(vectors), temperature, view(out))
     return out
