@@ -148,23 +148,23 @@ def smaller(arguments):
 def kills(arguments, folder):
     rng = np.random.default_rng(0)
     print("| data | kill after pass | undisturbed | seconds | the same bits |\n|---|---|---|---|---|")
-    with cluster(arguments.workers) as local, Client(local) as client:
-        for name, X, y, penalties in problems(arguments):
-            sizes = even(len(X), 3 * arguments.workers)
-            parts = stored(folder, name, X, sizes), stored(folder, f"{name}-y", y, sizes)
-            fit(*parts, C=penalties[-1], tol=TOL)
-            usual, expected = fit(*parts, C=penalties[-1], tol=TOL)
-            for _ in range(5):
-                client.wait_for_workers(arguments.workers)
+    for name, X, y, penalties in problems(arguments):
+        sizes = even(len(X), 3 * arguments.workers)
+        parts = stored(folder, name, X, sizes), stored(folder, f"{name}-y", y, sizes)
+        options = {"C": penalties[-1], "tol": TOL}
+        with cluster(arguments.workers) as local, Client(local):
+            fit(*parts, **options)
+            usual, expected = fit(*parts, **options)
+        for _ in range(5):
+            with cluster(arguments.workers) as local, Client(local) as client:
                 victim = int(rng.choice(list(client.run(os.getpid).values())))
                 at = expected.n_passes_ * rng.uniform(0.05, 0.9)
                 delay = rng.uniform() * usual / expected.n_passes_
                 killer = After(at, threading.Timer(delay, os.kill, (victim, signal.SIGKILL)).start)
-                took, model = fit(*parts, callback=killer, C=penalties[-1], tol=TOL)
+                took, model = fit(*parts, callback=killer, **options)
+                assert killer.done
                 print(f"| {name} | {at:.1f} of {expected.n_passes_} | {usual:.2f} s | {took:.2f} s ", end="")
                 print(f"| {'yes' if same(model, expected) else 'NO'} |", flush=True)
-                assert killer.done
-                time.sleep(2.0)  # its successor starts
 
 
 def lost(arguments, folder):
