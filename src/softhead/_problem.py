@@ -1,5 +1,6 @@
 """Between what users give and get, and the objective: penalties, grids of them, coefficients of two classes."""
 
+from collections.abc import Iterator
 from numbers import Integral, Real
 from typing import Any
 
@@ -7,6 +8,7 @@ import numpy as np
 from scipy import sparse
 from sklearn.utils import check_scalar
 
+from softhead.linear.blocks import RowBlocks
 from softhead.linear.contract import Objective
 from softhead.linear.objective import LinearSoftmaxObjective
 
@@ -107,3 +109,13 @@ def public_coefficients(objective: Objective, coef: np.ndarray) -> tuple[np.ndar
     if objective.n_classes == 2:
         weights, intercepts = weights[1:] - weights[:1], intercepts[1:] - intercepts[:1]
     return np.array(weights, order="C"), intercepts.astype(objective.dtype)
+
+
+def logits_by_block(X: Any, coef: np.ndarray, intercept: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+    """Yield the logits of a block of rows, a column for two classes, from float64 products.
+
+    Products in float32, and logits rounded to it, each put probabilities of embeddings off by some 1e-6.
+    """
+    columns = np.ascontiguousarray(coef.T, np.float64)
+    for rows, block in RowBlocks(X, np.dtype(np.float64), len(coef)):
+        yield rows, block @ columns + intercept

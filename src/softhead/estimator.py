@@ -20,12 +20,11 @@ from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
 from softhead._checkpoint import CheckpointFile, digest
 from softhead._classifier_state import classifier_from_state, classifier_to_state
-from softhead._problem import check_flag, check_stopping, linear_problem, public_coefficients
+from softhead._problem import check_flag, check_stopping, linear_problem, logits_by_block, public_coefficients
 from softhead._streamed import accuracy, apply_elsewhere, is_elsewhere, read_elsewhere
 from softhead._tensors import TorchHead, answers_tensors, fits_tensors, on_host
 from softhead._weights import check_class_weight, class_factors, row_weights
 from softhead.functional import log_softmax, softmax
-from softhead.linear.blocks import RowBlocks
 from softhead.linear.contract import Objective
 from softhead.linear.solution import Callback, Progress, Status
 from softhead.linear.solver import solve
@@ -253,7 +252,9 @@ class SoftmaxClassifier(TorchHead, CallbackSupportMixin, ClassifierMixin, BaseEs
         if is_elsewhere(X):
             return apply_elsewhere(self, "decision_function", X)
         X = self._check_rows(X)
-        scores = X @ self.coef_.T + self.intercept_
+        scores = np.empty((X.shape[0], len(self.coef_)), np.result_type(X.dtype, self.coef_.dtype))
+        for rows, block in logits_by_block(X, self.coef_, self.intercept_):
+            scores[rows] = block
         return scores[:, 0] if len(self.classes_) == 2 else scores
 
     @answers_tensors
@@ -272,9 +273,7 @@ class SoftmaxClassifier(TorchHead, CallbackSupportMixin, ClassifierMixin, BaseEs
             return apply_elsewhere(self, "predict", X)
         X = self._check_rows(X)
         best = np.empty(X.shape[0], np.intp)
-        dtype = np.result_type(X.dtype, self.coef_.dtype)
-        for rows, block in RowBlocks(X, dtype, len(self.classes_)):
-            scores = block @ self.coef_.T + self.intercept_
+        for rows, scores in logits_by_block(X, self.coef_, self.intercept_):
             best[rows] = scores[:, 0] > 0.0 if scores.shape[1] == 1 else scores.argmax(axis=1)
         return self.classes_[best]
 
@@ -357,9 +356,12 @@ class SoftmaxClassifier(TorchHead, CallbackSupportMixin, ClassifierMixin, BaseEs
 
     def _map(self, function: Callable[..., np.ndarray], X: Any) -> np.ndarray:
         """Return softmax or its logarithm of the logits, one a class, for two classes as well."""
-        scores = self.decision_function(X)
-        logits = np.stack([np.zeros_like(scores), scores], axis=1) if scores.ndim == 1 else scores
-        return function(logits, temperature=self.temperature_)
+        X = self._check_rows(X)
+        result = np.empty((X.shape[0], len(self.classes_)), np.result_type(X.dtype, self.coef_.dtype))
+        for rows, scores in logits_by_block(X, self.coef_, self.intercept_):
+            logits = np.concatenate([np.zeros_like(scores), scores], axis=1) if scores.shape[1] == 1 else scores
+            result[rows] = function(logits, temperature=self.temperature_)
+        return result
 
     def _fit(self, X: Any, targets: np.ndarray, weight: np.ndarray, classes: np.ndarray, seen: dict[str, Any]) -> Self:
         """Solve for `coef_` and `intercept_` and set the fitted attributes; callbacks are shown `seen`."""

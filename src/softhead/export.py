@@ -32,8 +32,7 @@ def to_onnx(model: Any, path: str | os.PathLike[str], *, dtype: Literal["float32
     path : str or path-like
         The file to write; it appears complete or not at all.
     dtype : {"float32", "float64"}, optional
-        Of the arithmetic after the encoding, of the input of arrays, and of the probabilities; by default that of the
-        coefficients.
+        Of the input of arrays and of the probabilities; by default that of the coefficients.
 
     Raises
     ------
@@ -56,8 +55,8 @@ def to_onnx(model: Any, path: str | os.PathLike[str], *, dtype: Literal["float32
     for all others, where it is NaN. Datetimes are seconds since 1970-01-01 UTC, times of day seconds since midnight,
     durations seconds. Columns without any value in training have no input.
 
-    float32 logits, here and in the model, each err by some 1e-7 times the sum of the magnitudes of what they sum, and
-    probabilities accordingly. Two float64 evaluations agree to 1e-12 and better.
+    Logits are computed in float64, as `SoftmaxClassifier.predict_proba` computes them: float32 probabilities agree to
+    1e-7, float64 ones to 1e-12 and better.
 
     References
     ----------
@@ -90,14 +89,16 @@ def to_onnx(model: Any, path: str | os.PathLike[str], *, dtype: Literal["float32
     coef, intercept = classifier.coef_, classifier.intercept_
     if len(coef) == 1:  # the logits of two classes are 0 and the one that is known
         coef, intercept = np.concatenate([np.zeros_like(coef), coef]), np.append(np.zeros_like(intercept), intercept)
-    logits = graph.apply("MatMul", rows, graph.constant(coef.T.astype(kind)))
-    logits = graph.apply("Add", logits, graph.constant(intercept.astype(kind)))
+    # Logits are float64 in either case, as those of `predict_proba` are: probabilities are rounded once.
+    logits = graph.apply("MatMul", graph.cast(rows, np.float64), graph.constant(coef.T.astype(np.float64)))
+    logits = graph.apply("Add", logits, graph.constant(intercept.astype(np.float64)))
     best = graph.apply("ArgMax", logits, axis=1, keepdims=0)
     labels = _labels(classifier.classes_)
     graph.output("label", graph.apply("Gather", graph.constant(labels), best), labels.dtype, [])
     if classifier.temperature_ != 1.0:
-        logits = graph.apply("Div", logits, graph.constant(np.asarray(classifier.temperature_, kind)))
-    graph.output("probabilities", graph.apply("Softmax", logits, axis=-1), kind, [len(labels)])
+        logits = graph.apply("Div", logits, graph.constant(np.asarray(classifier.temperature_, np.float64)))
+    probabilities = graph.cast(graph.apply("Softmax", logits, axis=-1), kind)
+    graph.output("probabilities", probabilities, kind, [len(labels)])
     data = graph.serialized()
     with atomic_output(path) as file:
         file.write(data)
