@@ -8,6 +8,7 @@ import pytest
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.datasets import load_breast_cancer, load_digits
+from sklearn.exceptions import DataConversionWarning
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
@@ -110,6 +111,21 @@ def test_offsets_scales_and_impossible_classes():
     assert TemperatureScaler().fit_proba(masked, np.eye(8)[y]).temperature_ == pytest.approx(plain, rel=1e-11)
 
 
+def test_only_the_ratios_of_weights_count():
+    z, y = sample()
+    weight = np.random.default_rng(1).integers(1, 4, len(y)).astype(float)
+    temperature = TemperatureScaler().fit(z, y, weight).temperature_
+    for factor in (2.0**1020, 2.0**-1070):
+        assert TemperatureScaler().fit(z, y, factor * weight).temperature_ == temperature
+
+
+def test_a_column_of_labels_is_taken_with_a_warning(digits):
+    X, y = digits[0][:200], digits[1][:200]
+    with pytest.warns(DataConversionWarning, match="column-vector"):
+        model = calibrate(SoftmaxClassifier(), X, y[:, None], cv=2)
+    assert model.temperature_ == calibrate(SoftmaxClassifier(), X, y, cv=2).temperature_
+
+
 def test_rows_that_do_not_bound_it_are_told():
     z, y = sample()
     best = TemperatureScaler().fit(z, z.argmax(axis=1))
@@ -135,9 +151,11 @@ def test_rows_that_do_not_bound_it_are_told():
         (lambda z, y: TemperatureScaler().fit(np.where(z == z[3, 2], np.inf, z), y), ValueError, "row 3"),
         (lambda z, y: TemperatureScaler().fit(np.where(z == z[3, y[3]], -np.inf, z), y), ValueError, "row 3"),
         (lambda z, y: TemperatureScaler().fit(z, y[1:]), ValueError, "y has shape"),
-        (lambda z, y: TemperatureScaler().fit(z, y + 1), IndexError, "targets"),
-        (lambda z, y: TemperatureScaler().fit(z, y - 1), IndexError, "y"),
-        (lambda z, y: TemperatureScaler().fit(z, y.astype(str)), TypeError, "targets"),
+        (lambda z, y: TemperatureScaler().fit(z, y + 1), IndexError, r"y\[4\] is 6; classes lie in \[0, 6\)"),
+        (lambda z, y: TemperatureScaler().fit(z, y - 1), IndexError, r"y\[\d+\] is -1; classes lie in \[0, 6\)$"),
+        (lambda z, y: TemperatureScaler().fit(z, y.astype(str)), TypeError, "^y has dtype"),
+        (lambda z, y: TemperatureScaler().fit(z * 1e150, y), ValueError, "differ by .*e\\+151; accepted"),
+        (lambda z, y: TemperatureScaler().fit(np.copysign(1.7e308, z), y), ValueError, "differ by inf; accepted"),
         (lambda z, y: TemperatureScaler().fit(z, y, -np.ones(len(y))), ValueError, "sample_weight"),
         (lambda z, y: TemperatureScaler().fit(z, y, np.zeros(len(y))), ValueError, "sample_weight"),
         (lambda z, y: TemperatureScaler().fit_proba(z, -z), ValueError, "probabilities"),

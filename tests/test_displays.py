@@ -190,6 +190,14 @@ def test_classes_and_columns_must_fit(display, model):
         display.from_predictions(y[:10], p)
     with pytest.raises(ValueError, match="y_prob"):
         display.from_predictions(y, 3 * p)
+    with pytest.raises(ValueError, match=r"probabilities: row 0 has the sum 0.5; the rows must sum to 1"):
+        display.from_predictions(y, p / 2)
+    with pytest.raises(ValueError, match="labels: 1 is given more than once"):
+        display.from_predictions(y, p, labels=[0, 1, 1])
+    with pytest.raises(ValueError, match="sample_weight is all zeros"):
+        display.from_predictions(y, p, sample_weight=np.zeros(len(y)))
+    huge = display.from_predictions(y, p, sample_weight=np.full(len(y), 1e308)).line_.get_ydata()
+    np.testing.assert_allclose(huge, display.from_predictions(y, p).line_.get_ydata())
     shuffled = display.from_predictions(y, p[:, [2, 0, 1]], labels=[2, 0, 1])
     np.testing.assert_array_equal(shuffled.line_.get_ydata(), display.from_predictions(y, p).line_.get_ydata())
 
@@ -197,3 +205,9 @@ def test_classes_and_columns_must_fit(display, model):
 def test_a_class_that_is_none_is_named(model):
     with pytest.raises(ValueError, match="pos_label: 5 is not among the classes"):
         ReliabilityDisplay.from_estimator(model, X, y, pos_label=5)
+
+
+def test_a_path_without_coefficients_is_drawn_on_a_plain_axis():
+    display = RegularizationPathDisplay.from_estimator(softmax_path(np.zeros((6, 2)), [0, 1] * 3, Cs=[1.0, 2.0]))
+    assert display.norm_ax_.get_yscale() == "linear"
+    assert display.norm_line_.get_ydata().tolist() == [0.0, 0.0]

@@ -196,6 +196,71 @@ def test_intervals_repeat_and_do_not_depend_on_the_order_of_classes():
         assert turned == pytest.approx(once, abs=1e-12)
 
 
+METRICS = [
+    softhead.calibration_error,
+    softhead.ks_calibration_error,
+    softhead.brier_score,
+    softhead.reliability_table,
+    softhead.risk_coverage,
+]
+
+
+def same(one, other):
+    return all(np.array_equal(a, b, equal_nan=True) for a, b in zip(one, other, strict=True))
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_only_the_ratios_of_weights_count(metric):
+    p, y = sample(40)
+    weight = np.random.default_rng(2).integers(1, 5, len(y)).astype(float)
+    expected = metric(p, y, sample_weight=weight)
+    for factor in (2.0**1020, 2.0**-1072):
+        assert same(metric(p, y, sample_weight=factor * weight), expected)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_rows_without_weight_do_not_count(metric):
+    p, y = sample(40)
+    weight = np.random.default_rng(2).integers(
+        0, 2, len(y)
+    )
+    for counts in (weight, np.arange(len(y)) == 7):
+        kept = counts > 0
+        assert same(metric(p, y, sample_weight=counts), metric(p[kept], y[kept]))
+
+
+def test_impossible_rows_and_scores_without_weight_do_not_count():
+    log_p = np.array([[-np.inf, 0.0], [np.log(0.5), np.log(0.5)], [0.0, -np.inf]])
+    assert softhead.log_loss(log_p, [0, 1, 0], sample_weight=[0, 1, 1]).value == pytest.approx(np.log(2) / 2)
+    curve = softhead.risk_coverage(np.exp(log_p), [1, 1, 0], score=[9, 1, 2], sample_weight=[0, 1, 1])
+    assert curve.threshold.tolist() == [2.0, 1.0]
+
+
+def test_of_one_row_the_interval_is_the_whole_range():
+    p = np.array([[0.9, 0.1]])
+    for y in ([0], [1]):
+        assert softhead.calibration_error(p, y)[1:] == (0.0, 1.0)
+        assert softhead.calibration_error(p, y, of="every_class")[1:] == (0.0, 1.0)
+        assert softhead.ks_calibration_error(p, y)[1:] == (0.0, 1.0)
+        assert softhead.risk_coverage(p, y).area[1:] == (0.0, 1.0)
+        assert softhead.brier_score(p, y)[1:] == (0.0, 2.0)
+        assert softhead.log_loss(np.log(p), y)[1:] == (0.0, np.inf)
+
+
+def test_intervals_stay_in_the_range_of_their_figure():
+    p = np.array([[1.0, 0.0], [0.0, 1.0]])
+    assert softhead.brier_score(p, [0, 0])[1:] == (0.0, 2.0)
+    assert softhead.log_loss(np.log([[0.999, 0.001]] * 5 + [[0.2, 0.8]]), [0] * 6).low == 0.0
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_a_small_temperature_lets_no_narrow_logit_overflow(dtype):
+    z = np.array([[0.9, 0.9], [-0.5, 0.0]], dtype) * np.finfo(dtype).max
+    energy = softhead.out_of_scope_score(z, temperature=0.01)
+    assert energy.dtype == dtype
+    assert energy.tolist() == (-z.max(axis=1)).tolist()
+
+
 def test_no_rows_are_nan():
     p, y = np.empty((0, 3)), []
     estimates = [
@@ -217,7 +282,7 @@ def test_no_rows_are_nan():
         (lambda p, y: softhead.brier_score(p[0], y), ValueError, "probabilities has shape"),
         (lambda p, y: softhead.brier_score(p, y[:-1]), ValueError, "targets has shape"),
         (lambda p, y: softhead.brier_score(p, y + 3), IndexError, r"targets\["),
-        (lambda p, y: softhead.brier_score(p, y - 2), IndexError, r"targets\["),
+        (lambda p, y: softhead.brier_score(p, y - 2), IndexError, r"targets\[\d+\] is -\d; classes lie in \[0, 5\)$"),
         (lambda p, y: softhead.brier_score(p, y / 2), TypeError, "targets"),
         (lambda p, y: softhead.brier_score(p, y, confidence=95.0), ValueError, "confidence"),
         (lambda p, y: softhead.brier_score(p, y, sample_weight=-np.ones(len(y))), ValueError, "sample_weight"),

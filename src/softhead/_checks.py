@@ -234,6 +234,19 @@ def _labels(array: np.ndarray, n_classes: int, ignore_index: int) -> np.ndarray:
     return np.where(ignored, -1, array.astype(np.intp))
 
 
+def classes(name: str, value: ArrayLike, n_classes: int) -> np.ndarray:
+    """Return the classes of rows as intp: integers from 0 on, of which none is ignored."""
+    array = np.asarray(value)
+    if not array.size:
+        return array.astype(np.intp)
+    if array.dtype.kind not in "iub":
+        raise TypeError(f"{name} has dtype {array.dtype.name}; classes must be integers")
+    outside = (array < 0) | (array >= n_classes)
+    if outside.any():
+        raise IndexError(f"{_at(name, outside)} is {array[_first(outside)]}; classes lie in [0, {n_classes})")
+    return array.astype(np.intp)
+
+
 @np.errstate(invalid="ignore")  # NaN among bfloat16 is compared with a warning
 def probabilities(array: np.ndarray) -> np.ndarray:
     """Return targets that are probabilities: finite and not negative; they need not sum to 1."""
@@ -271,6 +284,11 @@ def broadcast_weight(name: str, weight: ArrayLike | None, shape: tuple[int, ...]
         return np.broadcast_to(array, shape)
     except ValueError:
         raise ValueError(f"{name} has shape {array.shape}; it must broadcast to {shape}") from None
+
+
+def relative_weights(weight: np.ndarray) -> np.ndarray:
+    """Return weights as float64 over a power of two near the largest, so that no sum overflows or loses digits."""
+    return np.ldexp(weight.astype(np.float64), -np.frexp(weight.max(initial=0.0).astype(np.float64))[1])
 
 
 def _at(name: str, condition: np.ndarray) -> str:

@@ -1,5 +1,6 @@
 """Estimates from a sample of rows, with confidence intervals: means, proportions, and sums over a bootstrap."""
 
+from functools import lru_cache
 from statistics import NormalDist
 from typing import NamedTuple
 
@@ -40,8 +41,12 @@ def quantile_of_normal(confidence: float) -> float:
     return NormalDist().inv_cdf(0.5 + confidence / 2.0)
 
 
-def mean(values: np.ndarray, weight: np.ndarray | None, confidence: float) -> Estimate:
-    """Return the mean of independent rows; the interval is the normal one, with the variance from the residuals."""
+def mean(values: np.ndarray, weight: np.ndarray | None, confidence: float, *, largest: float = np.inf) -> Estimate:
+    """Return the mean of independent rows whose values lie between 0 and `largest`.
+
+    The interval is the normal one, with the variance from the residuals, as far as it lies in that range; of one row,
+    which has no residual, it is the whole range.
+    """
     z = quantile_of_normal(confidence)
     if not len(values):
         return Estimate(np.nan, np.nan, np.nan)
@@ -49,8 +54,10 @@ def mean(values: np.ndarray, weight: np.ndarray | None, confidence: float) -> Es
     value = float(share @ values)
     if not np.isfinite(value):
         return Estimate(value, value, value)
+    if len(values) == 1:
+        return Estimate(value, 0.0, largest)
     half = z * float(np.sqrt(np.square(share) @ np.square(values - value)))
-    return Estimate(value, value - half, value + half)
+    return Estimate(value, max(0.0, value - half), min(largest, value + half))
 
 
 def proportion(successes: np.ndarray, weight: np.ndarray | None, confidence: float) -> Estimate:
@@ -105,7 +112,12 @@ class Bootstrap:
 
     def replicates(self) -> np.ndarray:
         """Return the sums over each bootstrap sample, of shape (n_replicates, n_cells)."""
-        draws = np.random.default_rng(1).integers(self.n_groups, size=(_REPLICATES, self.n_groups))
-        draws += np.arange(_REPLICATES)[:, None] * self.n_groups
-        counts = np.bincount(draws.ravel(), minlength=draws.size).reshape(draws.shape)
-        return counts @ self.by_group
+        return _counts(self.n_groups) @ self.by_group
+
+
+@lru_cache(maxsize=2)
+def _counts(n_groups: int) -> np.ndarray:
+    """Return how often each bootstrap sample has each group, of shape (n_replicates, n_groups)."""
+    draws = np.random.default_rng(1).integers(n_groups, size=(_REPLICATES, n_groups))
+    draws += np.arange(_REPLICATES)[:, None] * n_groups
+    return np.bincount(draws.ravel(), minlength=draws.size).reshape(draws.shape).astype(np.float64)

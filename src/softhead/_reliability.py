@@ -77,7 +77,7 @@ class Bins:
         samples = self.bootstrap.replicates()
         value = float(self._norm(norm, means, total))
         deviation = self._norm(norm, samples[:, :-1] / samples[:, -1:] - means, total)
-        return _within(value, float(np.quantile(deviation, confidence)))
+        return _within(value, deviation, confidence, self.bootstrap)
 
     def _norm(self, norm: str, means: np.ndarray, total: float) -> np.ndarray:
         """Return the norm over bins, on the last axis, of differences that are already times the bins' masses."""
@@ -119,11 +119,12 @@ def ks_error(top: np.ndarray, correct: np.ndarray, weight: np.ndarray, confidenc
     bootstrap.add(slice(None), np.full(len(top), _SEGMENTS), weight / weight.sum())
     samples = bootstrap.replicates()
     deviation = np.cumsum(samples[:, :-1] / samples[:, -1:] - bootstrap.sums[:-1], axis=1)
-    return _within(value, float(np.quantile(np.abs(deviation).max(axis=1), confidence)))
+    return _within(value, np.abs(deviation).max(axis=1), confidence, bootstrap)
 
 
-def _within(value: float, radius: float) -> Estimate:
-    """Return an error from 0 to 1 that is known up to a radius."""
+def _within(value: float, deviation: np.ndarray, confidence: float, bootstrap: Bootstrap) -> Estimate:
+    """Return an error from 0 to 1 that is known up to a quantile of its deviations; of one row nothing is known."""
+    radius = float(np.quantile(deviation, confidence)) if bootstrap.n_groups > 1 else np.inf
     return Estimate(value, max(0.0, value - radius), min(max(1.0, value), value + radius))
 
 
@@ -200,7 +201,7 @@ def selective(score: np.ndarray, correct: np.ndarray, weight: np.ndarray, confid
     bootstrap.add(slice(None), segment + _SEGMENTS, weight)
     coarse = _area(*np.split(bootstrap.sums, 2))
     samples = _area(*np.split(bootstrap.replicates(), 2, axis=1))
-    low, high = value + np.quantile(samples - coarse, [tail, 1.0 - tail])
+    low, high = value + np.quantile(samples - coarse, [tail, 1.0 - tail]) if len(score) > 1 else (0.0, 1.0)
     area = Estimate(value, max(0.0, float(low)), min(1.0, float(high)))
     with np.errstate(invalid="ignore"):
         return RiskCoverage(answered / answered[-1], failed / answered, score[order[ends]], area)

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, clone
 from sklearn.model_selection import check_cv
 from sklearn.pipeline import Pipeline
-from sklearn.utils import _safe_indexing, indexable
+from sklearn.utils import _safe_indexing, column_or_1d, indexable
 from sklearn.utils.validation import check_is_fitted
 
 from softhead import _checks as check
@@ -24,6 +24,7 @@ from softhead.kernels.tempering import moments
 logger = logging.getLogger("softhead")
 
 _WIDEST = math.log(1e6)  # of the temperature over the largest spread of a row's logits, and its inverse
+_LARGEST_SPREAD = 1e100  # of the logits of a row: their squares are summed
 _SMALLEST_STEP = 1e-13  # of Newton's method, in the logarithm of the temperature
 _ENTRIES_AT_ONCE = 2**18
 
@@ -90,17 +91,15 @@ class TemperatureScaler(BaseEstimator):  # type: ignore[misc]
         Raises
         ------
         TypeError, ValueError, IndexError
-            On logits that are NaN or infinite, or without rows; classes that are no columns, or have the logit -inf;
-            negative weights, or weights that sum to 0.
+            On logits that are NaN or infinite, more than 1e100 apart in a row, or without rows; classes that are no
+            columns, or have the logit -inf; negative weights, or weights that sum to 0.
         """
-        z, top = _checked_logits(logits)
+        z, top, spread = _checked_logits(logits)
         if np.shape(y) != z.shape[:1]:
             raise ValueError(f"y has shape {np.shape(y)}; it must be one class a row, {z.shape[:1]}")
-        classes = check.targets(y, z.shape, 1, -1)
-        if (classes < 0).any():
-            raise IndexError(f"y[{int((classes < 0).argmax())}] is -1; classes lie in [0, {z.shape[1]})")
+        classes = check.classes("y", y, z.shape[1])
         true = z[np.arange(len(z)), classes].astype(np.float64) - top
-        return self._fit(z, top, true, np.ones(len(z)), sample_weight)
+        return self._fit(z, top, spread, true, np.ones(len(z)), sample_weight)
 
     def fit_proba(self, logits: ArrayLike, probabilities: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
         """Fit the temperature to logits and distributions over the classes: soft labels.
@@ -121,7 +120,7 @@ class TemperatureScaler(BaseEstimator):  # type: ignore[misc]
         TypeError, ValueError
             As `fit`, and on probabilities that are negative or of another shape.
         """
-        z, top = _checked_logits(logits)
+        z, top, spread = _checked_logits(logits)
         q = check.probabilities(check.same_shape("probabilities", probabilities, "logits", z.shape))
         mean, mass = np.empty((2, len(z)))
         for start in range(0, len(z), step := max(1, _ENTRIES_AT_ONCE // z.shape[1])):
@@ -130,7 +129,7 @@ class TemperatureScaler(BaseEstimator):  # type: ignore[misc]
             difference = z[rows].astype(np.float64) - top[rows, None]
             mass[rows] = share.sum(axis=1)
             mean[rows] = np.multiply(share, difference, out=np.zeros_like(share), where=share > 0.0).sum(axis=1)
-        return self._fit(z, top, mean, mass, sample_weight)
+        return self._fit(z, top, spread, mean, mass, sample_weight)
 
     def transform(self, logits: ArrayLike) -> np.ndarray:
         """Return ``logits / temperature_``, of the same shape."""
@@ -144,10 +143,16 @@ class TemperatureScaler(BaseEstimator):  # type: ignore[misc]
         return softmax(one_a_class(check.real_array("logits", logits)), temperature=self.temperature_)
 
     def _fit(
-        self, z: np.ndarray, top: np.ndarray, target: np.ndarray, mass: np.ndarray, sample_weight: ArrayLike | None
+        self,
+        z: np.ndarray,
+        top: np.ndarray,
+        spread: float,
+        target: np.ndarray,
+        mass: np.ndarray,
+        sample_weight: ArrayLike | None,
     ) -> Self:
-        """Fit to logits, their maxima, the targets' means of logits - maximum, and the sums of the targets."""
-        weight = check.broadcast_weight("sample_weight", sample_weight, (len(z),)).astype(np.float64)
+        """Fit to checked logits, the targets' means of logits - maximum, and the sums of the targets."""
+        weight = check.relative_weights(check.broadcast_weight("sample_weight", sample_weight, (len(z),)))
         mass, target = weight * mass, np.multiply(weight, target, out=np.zeros(len(z)), where=weight > 0.0)
         if not mass.sum() > 0.0:
             raise ValueError("sample_weight and targets have a sum of 0; at least one row needs a positive weight")
@@ -164,7 +169,7 @@ class TemperatureScaler(BaseEstimator):  # type: ignore[misc]
             return -float(mass @ moment[:, 0]), float(mass @ moment[:, 1])
 
         wanted = -float(target.sum())
-        log_spread = float(np.log(_largest_spread(z, top)))
+        log_spread = float(np.log(spread))
         low, high = -log_spread - _WIDEST, -log_spread + _WIDEST
         if wanted == 0.0:  # every row has its class on top: the loss falls for as long as beta grows
             log_beta, self.status_ = high, "lower_bound"
@@ -205,8 +210,8 @@ def one_a_class(logits: np.ndarray) -> np.ndarray:
     return np.stack([np.zeros_like(logits), logits], axis=1) if logits.ndim == 1 else logits
 
 
-def _checked_logits(logits: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    """Return logits, one a class, and the maxima of their rows in float64."""
+def _checked_logits(logits: ArrayLike) -> tuple[np.ndarray, np.ndarray, float]:
+    """Return logits, one a class, the maxima of their rows in float64, and the largest difference in a row."""
     z = one_a_class(check.real_array("logits", logits))
     if z.ndim != 2 or z.shape[1] < 2 or not len(z):
         raise ValueError(
@@ -217,9 +222,13 @@ def _checked_logits(logits: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     if not np.isfinite(top).all():
         row = int((~np.isfinite(top)).argmax())
         raise ValueError(f"logits: row {row} has the maximum {top[row]}; the largest logit of a row must be finite")
-    return z, top
+    spread = _largest_spread(z, top)
+    if spread > _LARGEST_SPREAD:
+        raise ValueError(f"logits: two in a row differ by {spread:g}; accepted are differences up to 1e100")
+    return z, top, spread
 
 
+@np.errstate(over="ignore")
 def _largest_spread(z: np.ndarray, top: np.ndarray) -> float:
     """Return the largest difference between the finite logits of a row, 1 where there is none."""
     largest = 0.0
@@ -292,7 +301,7 @@ def calibrate(model: Any, X: Any, y: Any, *, cv: Any = 5, sample_weight: ArrayLi
             f"model is a {type(_head(model)).__name__}; accepted are SoftmaxClassifier, SoftmaxClassifierCV and "
             "pipelines that end in one"
         )
-    X, y, sample_weight = indexable(X, np.asarray(y), sample_weight)
+    X, y, sample_weight = indexable(X, column_or_1d(y, warn=True), sample_weight)
     if cv is None:
         check_is_fitted(model)
         logits = one_a_class(model.decision_function(X))

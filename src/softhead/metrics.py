@@ -1,7 +1,8 @@
 """How good probabilities are: calibration, Brier score, risk against coverage, and how far a row is out of scope.
 
 Every figure is an `Estimate` with a confidence interval: Wilson's for shares, the normal one for means of independent
-rows, and a bootstrap over rows for the rest, always of the same random numbers.
+rows, and a bootstrap over rows for the rest, always of the same random numbers. Of one row, which does not tell how far
+rows differ, the interval of all but shares is the whole range of the figure. Rows of weight 0 do not count.
 """
 
 from typing import Literal
@@ -93,7 +94,7 @@ def calibration_error(
     >>> softhead.calibration_error([[0.9, 0.1], [0.1, 0.9], [0.6, 0.4]], [0, 0, 0]).value
     0.4
     """
-    p, y, weight = _inputs(probabilities, targets, sample_weight)
+    p, y, weight = checked_rows(probabilities, targets, sample_weight)
     check.one_of("of", of, ("top_label", "every_class"))
     if of == "top_label":
         return top_label_error(*_top(p, y), weight, n_bins=n_bins, strategy=strategy, norm=norm, confidence=confidence)
@@ -149,7 +150,7 @@ def ks_calibration_error(
     >>> round(softhead.ks_calibration_error([[0.9, 0.1], [0.1, 0.9], [0.6, 0.4]], [0, 0, 0]).value, 4)
     0.1333
     """
-    p, y, weight = _inputs(probabilities, targets, sample_weight)
+    p, y, weight = checked_rows(probabilities, targets, sample_weight)
     return ks_error(*_top(p, y), weight, confidence)
 
 
@@ -194,8 +195,8 @@ def brier_score(
     >>> round(softhead.brier_score([[0.9, 0.1], [0.2, 0.8], [0.4, 0.6]], [0, 1, 1]).value, 4)
     0.14
     """
-    p, y, weight = _inputs(probabilities, targets, sample_weight)
-    return mean(brier_rows(p, y), weight, confidence)
+    p, y, weight = checked_rows(probabilities, targets, sample_weight)
+    return mean(brier_rows(p, y), weight, confidence, largest=2.0)
 
 
 def log_loss(
@@ -290,7 +291,7 @@ def reliability_table(
     >>> table.mass, table.confidence[1].round(3), table.accuracy[1].round(3)
     (array([0., 1.]), np.float64(0.8), np.float64(0.667))
     """
-    p, y, weight = _inputs(probabilities, targets, sample_weight)
+    p, y, weight = checked_rows(probabilities, targets, sample_weight)
     return reliability(*_top(p, y), weight, n_bins=n_bins, strategy=strategy, confidence=confidence)
 
 
@@ -341,12 +342,14 @@ def risk_coverage(
     >>> curve.coverage, curve.risk
     (array([0.5 , 0.75, 1.  ]), array([0.  , 0.  , 0.25]))
     """
-    p, y, weight = _inputs(probabilities, targets, sample_weight)
+    p, y, weight = checked_rows(probabilities, targets, sample_weight)
     top, correct = _top(p, y)
     if score is not None:
-        top = check.same_shape("score", score, "targets", y.shape).astype(np.float64)
+        top = check.same_shape("score", score, "targets", np.shape(targets)).astype(np.float64)
         if np.isnan(top).any():
             raise ValueError("score holds NaN; every row needs a number")
+        if sample_weight is not None:
+            top = top[np.broadcast_to(sample_weight, top.shape) > 0.0]
     return selective(top, correct, weight, confidence)
 
 
@@ -402,16 +405,17 @@ def out_of_scope_score(
     if method == "max_logit":
         return -z.max(axis=1)
     if method == "energy":
-        return -temperature * logsumexp(z / temperature)
+        wide = z.astype(np.float64, copy=False)  # logits of a narrow type over a small temperature would overflow
+        return (-temperature * logsumexp(wide / temperature)).astype(z.dtype, copy=False)
     p = softmax(z, temperature=temperature)
     p[np.arange(len(p)), p.argmax(axis=1)] = 0.0
     return p.sum(axis=1)
 
 
-def _inputs(
+def checked_rows(
     probabilities: ArrayLike, targets: ArrayLike, sample_weight: ArrayLike | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return probabilities and weights in float64 and the true classes, checked."""
+    """Return probabilities and weights in float64 and the true classes of the rows that have weight, checked."""
     p, y, weight = _rows("probabilities", probabilities, targets, sample_weight)
     check.unit_interval("probabilities", p)
     off = np.abs(p.sum(axis=1) - 1.0)
@@ -424,7 +428,10 @@ def _inputs(
 def _rows(
     name: str, values: ArrayLike, targets: ArrayLike, sample_weight: ArrayLike | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return a matrix and weights in float64 and the true classes, checked but for the range of the matrix."""
+    """Return a matrix and weights in float64 and the true classes, checked but for the range of the matrix.
+
+    Rows without weight are left out.
+    """
     matrix = check.real_array(name, values).astype(np.float64, copy=False)
     if matrix.ndim != 2 or not matrix.shape[1]:
         raise ValueError(f"{name} has shape {matrix.shape}; it must be (n_rows, n_classes) with at least one class")
@@ -433,13 +440,12 @@ def _rows(
             f"targets has shape {np.shape(targets)}; with {name} of shape {matrix.shape} it must be one "
             f"class a row, {matrix.shape[:1]}"
         )
-    y = check.targets(np.asarray(targets, None if len(matrix) else np.intp), matrix.shape, 1, -1)
-    if (y < 0).any():
-        raise IndexError(f"targets[{int((y < 0).argmax())}] is -1; labels lie in [0, {matrix.shape[1]})")
-    weight = check.broadcast_weight("sample_weight", sample_weight, matrix.shape[:1]).astype(np.float64)
-    if len(weight) and not weight.any():
+    y = check.classes("targets", targets, matrix.shape[1])
+    weight = check.relative_weights(check.broadcast_weight("sample_weight", sample_weight, matrix.shape[:1]))
+    counts = weight > 0.0
+    if len(weight) and not counts.any():
         raise ValueError("sample_weight is all zeros; at least one row needs a positive weight")
-    return matrix, y, weight
+    return (matrix, y, weight) if counts.all() else (matrix[counts], y[counts], weight[counts])
 
 
 def _top(p: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -128,7 +128,7 @@ def _figures(rows: Outcomes, by_class: Bins) -> Figures:
     return Figures(
         accuracy=proportion(rows.correct, None, CONFIDENCE),
         log_loss=mean(rows.loss, None, CONFIDENCE),
-        brier_score=mean(rows.brier, None, CONFIDENCE),
+        brier_score=mean(rows.brier, None, CONFIDENCE, largest=2.0),
         calibration_error=top_label_error(*top, strategy="uniform", **options),
         calibration_error_quantile=top_label_error(*top, strategy="quantile", **options),
         calibration_error_every_class=by_class.error("l1", CONFIDENCE),

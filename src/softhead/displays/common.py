@@ -40,6 +40,8 @@ def checked(y_true: Any, y_prob: Any, labels: Any) -> tuple[np.ndarray, np.ndarr
             "as labels"
         )
     order = np.argsort(classes, kind="stable")
+    if (twice := classes[order[1:]] == classes[order[:-1]]).any():
+        raise ValueError(f"labels: {classes[order[1:]][twice].tolist()[0]!r} is given more than once")
     places = np.searchsorted(classes[order], y_true).clip(max=len(classes) - 1)
     codes = order[places]
     if (unknown := classes[codes] != y_true).any():

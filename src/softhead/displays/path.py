@@ -200,7 +200,8 @@ class RegularizationPathDisplay:
         style = {"linestyle": "--", "color": "C1", "label": "norm of the coefficients"} | (norm_kw or {})
         (self.norm_line_,) = self.norm_ax_.plot(Cs[order], np.asarray(self.coef_norms, dtype=float)[order], **style)
         self.norm_ax_.set_ylabel("norm of the coefficients")
-        self.norm_ax_.set_yscale("log")
+        if (self.norm_line_.get_ydata() > 0.0).all():
+            self.norm_ax_.set_yscale("log")
         drawn = [self.norm_line_] if self.line_ is None else [self.line_, self.norm_line_]
         if self.C is not None and np.isfinite(self.C):
             self.chosen_line_ = self.ax_.axvline(self.C, color="0.5", linestyle=":", label=f"C = {self.C:.3g}")

@@ -5,8 +5,8 @@ from typing import Any, Literal, Self
 import numpy as np
 
 from softhead._reliability import reliability
-from softhead._weights import row_weights
 from softhead.displays.common import axes, checked, name_of
+from softhead.metrics import checked_rows
 
 
 class ReliabilityDisplay:
@@ -23,7 +23,7 @@ class ReliabilityDisplay:
     prob_pred : ndarray of shape (n_bins,)
         The mean probability.
     y_prob : ndarray of shape (n_rows,)
-        The probability of every row.
+        The probability of every row that has weight.
     low, high : ndarray of shape (n_bins,)
         Intervals of `prob_true`.
     mass : ndarray of shape (n_bins,)
@@ -194,7 +194,7 @@ class ReliabilityDisplay:
             that are no probabilities, or an option that is not listed.
         """
         codes, p, classes = checked(y_true, y_prob, labels)
-        weight = row_weights(sample_weight, p)
+        p, codes, weight = checked_rows(p, codes, sample_weight)
         if pos_label is None:
             top = p.argmax(axis=1)
             shown, hits = p[np.arange(len(p)), top], top == codes

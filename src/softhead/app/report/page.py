@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -41,11 +42,6 @@ def page(subject: Subject, scores: Evaluation) -> str:
 
     Every text goes through the template's escaping; nothing is marked as safe.
     """
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    loader = PackageLoader("softhead.app.report")
-    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, keep_trailing_newline=True)
-    environment.filters["parts"] = parts
     found = scores.outcomes
     shown = _scores(scores)
     path = background.path(subject)
@@ -59,7 +55,7 @@ def page(subject: Subject, scores: Evaluation) -> str:
         *([("path", "Choice of C")] if path else []),
         ("model", "Model"),
     ]
-    return environment.get_template("report.html").render(
+    return _template().render(
         title=short(subject.data.name),
         lead=_lead(subject),
         tiles=_tiles(subject, shown),
@@ -74,6 +70,17 @@ def page(subject: Subject, scores: Evaluation) -> str:
         model=background.model(subject),
         versions=f"softhead {__version__}",
     )
+
+
+@cache
+def _template() -> Any:
+    """Return the template, compiled once."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    loader = PackageLoader("softhead.app.report")
+    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, keep_trailing_newline=True)
+    environment.filters["parts"] = parts
+    return environment.get_template("report.html")
 
 
 def _lead(subject: Subject) -> str:
