@@ -221,9 +221,7 @@ def test_only_the_ratios_of_weights_count(metric):
 @pytest.mark.parametrize("metric", METRICS)
 def test_rows_without_weight_do_not_count(metric):
     p, y = sample(40)
-    weight = np.random.default_rng(2).integers(
-        0, 2, len(y)
-    )
+    weight = np.random.default_rng(2).integers(0, 2, len(y))
     for counts in (weight, np.arange(len(y)) == 7):
         kept = counts > 0
         assert same(metric(p, y, sample_weight=counts), metric(p[kept], y[kept]))
