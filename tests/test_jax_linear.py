@@ -148,6 +148,27 @@ def test_shapes_of_leading_axes_no_rows_and_a_batch(arguments):
         assert_close(gradient, softhead.linear_cross_entropy_value_and_grad(one, linear_weight, LABELS)[1].x)
 
 
+def test_where_no_row_is_read_no_gradient_is_nan(arguments):
+    value, gradients = jax.jit(jax.value_and_grad(total, (0, 1, 2)))(*arguments, np.full(50, -100))
+    assert np.isnan(value)
+    for gradient in gradients:
+        assert not np.asarray(gradient).any()
+
+
+def test_a_label_that_a_program_finds_impossible_makes_value_and_gradients_nan(arguments):
+    x, linear_weight, linear_bias = arguments
+    x[7] = 0.0
+    for label in (9, -1):
+        for reduction in ("mean", "none"):
+            loss = functools.partial(total, reduction=reduction)
+            value, (by_x, by_weight) = jax.jit(jax.value_and_grad(loss, (0, 1)))(
+                x, linear_weight, linear_bias, np.where(np.arange(50) == 3, label, 0)
+            )
+            assert np.isnan(value)
+            assert np.isnan(by_weight).all()
+            np.testing.assert_array_equal(np.isnan(by_x).all(1), np.arange(50) == 3)
+
+
 def test_what_is_wrong_is_an_error():
     x, linear_weight = np.zeros((2, 3)), np.zeros((4, 3))
     with pytest.raises(IndexError, match=r"targets\[1\] is 4"):

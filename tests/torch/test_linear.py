@@ -1,5 +1,6 @@
 """The fused loss of a linear map: its derivatives, its memory, and that blocks cannot be seen in it."""
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -133,6 +134,27 @@ def test_compiled_programs_are_whole(reduction):
     compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
     for target in (LABELS, soft()):
         assert_same(run(compiled, target), run(loss, target))
+
+
+@pytest.mark.parametrize("transform", [grad, hessian, lambda f: vmap(f, 0)], ids=["grad", "hessian", "vmap"])
+def test_compiled_transformations_are_whole(transform):
+    torch._dynamo.reset()
+    x, w, _ = parameters()
+    w = w if transform in (grad, hessian) else torch.stack([w, 2 * w])
+
+    def loss(w):
+        return linear_cross_entropy(x, w, LABELS)
+
+    compiled = torch.compile(transform(loss), fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(w), transform(loss)(w))
+
+
+def test_there_may_be_no_features():
+    x, w = torch.zeros(3, 0, requires_grad=True), torch.zeros(4, 0, requires_grad=True)
+    loss = linear_cross_entropy(x, w, torch.arange(3))
+    loss.backward()
+    assert loss.item() == pytest.approx(np.log(4.0))
+    assert (x.grad.shape, w.grad.shape) == ((3, 0), (4, 0))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])

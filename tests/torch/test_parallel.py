@@ -95,6 +95,13 @@ def check_all(rank, world, group):
                 check(own_bias.grad, expected.linear_bias[own], dtype, 100.0)
                 assert not rows.grad[17].any()
 
+    nothing = torch.full_like(target, -100)  # the mean is NaN then, but gradients are 0
+    leaves = [torch.from_numpy(a.copy()).requires_grad_() for a in (logits[:, own], x, linear_weight[own])]
+    for loss in (cross_entropy(leaves[0], nothing), linear_cross_entropy(*leaves[1:], nothing)):
+        loss.backward()
+        assert loss.isnan()
+    assert not any(leaf.grad.any() for leaf in leaves)
+
     half = torch.from_numpy(logits[:, own].copy()).nan_to_num().to(torch.bfloat16).requires_grad_()
     loss = cross_entropy(half[5:], target[5:])
     loss.backward()

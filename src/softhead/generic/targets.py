@@ -25,15 +25,16 @@ class Targets(NamedTuple):
         """Return rows with zeros in place of those that are not read, so that nothing of them gets anywhere."""
         if self.values.ndim == 2:
             return rows
-        labels = self.ns.xp.expand_dims(self.values, axis=1)
-        return self.ns.xp.where((labels >= 0) & (labels < self.n_classes), rows, 0.0)
+        return self.ns.xp.where(self.ns.xp.expand_dims(self.values, axis=1) >= 0, rows, 0.0)
 
     def settled(self, results: Any) -> Any:
         """Return results row by row, zero for the ignored ones and NaN for impossible labels."""
         if self.values.ndim == 2:
             return results
         labels, where = self.ns.xp.expand_dims(self.values, axis=1), self.ns.xp.where
-        return where(labels < 0, 0.0, where(labels < self.n_classes, results, self.ns.xp.nan))
+        possible = labels < self.n_classes
+        # A factor, not a choice: it makes derivatives NaN too, where a choice would make them 0 and hide the label.
+        return where(labels < 0, 0.0, results * where(possible, self.ns.widened(possible), self.ns.xp.nan))
 
     def hit(self) -> Any:
         """Return True at the label of every row."""

@@ -92,7 +92,9 @@ def linear_cross_entropy(
     static = aims._replace(values=None, weight=None)
     if reduction == "none":
         return problem.value([_losses(static, _Arguments(*arguments))], 1.0)
-    return problem.value([_total(static, *arguments)], aims.denominator())
+    total, denominator = _total(static, *arguments), jnp.asarray(aims.denominator())
+    nothing = denominator == 0.0  # the mean is NaN then, but no gradient is: none of the rows is read
+    return problem.value([jnp.where(nothing, jnp.nan, total)], jnp.where(nothing, 1.0, denominator))
 
 
 class _Arguments(NamedTuple):

@@ -1,5 +1,6 @@
 """Cross-entropy of a linear map, by PyTorch's own signature, without ever holding all logits."""
 
+import math
 from typing import Any
 
 import torch
@@ -117,7 +118,11 @@ def linear_cross_entropy(
         logits = functional.linear(x, matrix, bias).to(value_dtype)
         return cross_entropy_along(logits, target, len(leading), weight, numbers, ("input", "target"))
     block_rows = getattr(options, "batch_chunk_size", None) or 0
-    rows, targets = x.reshape(-1, x.shape[-1]), target.reshape(-1, n_classes) if soft else target.reshape(-1)
+    n_rows = math.prod(leading)  # with no features or no classes, -1 would not say
+    rows, targets = (
+        x.reshape(n_rows, x.shape[-1]),
+        target.reshape(n_rows, n_classes) if soft else target.reshape(n_rows),
+    )
     needed = tuple(one is not None and torch.is_grad_enabled() and one.requires_grad for one in (x, matrix, bias))
     if reduction == "none" or transformed():
         needed = (False, False, False)  # the factors of the rows are not known yet
@@ -134,7 +139,7 @@ def _unfused(target: Tensor) -> bool:
     """Return whether a derivative may be asked for that only the unfused form has."""
     if target.requires_grad and torch.is_grad_enabled():  # its gradient takes as much memory as the logits
         return True
-    return forward_mode() or (torch.compiler.is_compiling() and transformed())
+    return forward_mode()
 
 
 def _check_shapes(x: Tensor, matrix: Tensor, bias: Tensor | None) -> None:

@@ -22,6 +22,8 @@ def forward_mode() -> bool:
     """Return whether tangents may be pushed forward, or rows be mapped over: by torch.func, or by dual numbers."""
     if forward_ad._current_level >= 0:
         return True
+    if torch.compiler.is_compiling():  # which transformation it is cannot be asked there
+        return transformed()
     stack = torch._C._functorch.get_interpreter_stack() if transformed() else None
     return any(level.key() != torch._C._functorch.TransformType.Grad for level in stack or ())
 

@@ -209,7 +209,11 @@ def _loss(
     if options.reduction == "none":
         return losses.to(x.dtype).reshape(target.shape)
     total = losses.sum()
-    return (total / label_weights.sum() if options.reduction == "mean" else total).to(x.dtype)
+    if options.reduction == "mean":
+        count = label_weights.sum()
+        nothing = count == 0.0  # the mean is NaN then, but no gradient is: none of the rows is read
+        total = torch.where(nothing, torch.nan, total / torch.where(nothing, 1.0, count))
+    return total.to(x.dtype)
 
 
 class _Losses(torch.autograd.Function):
