@@ -183,9 +183,9 @@ def passes(path):
     from softhead.linear.summed import Part
 
     source = open_rows(path, target="y")
-    found = survey(source)
+    found = survey(source.blocks)
     ones = np.ones(len(found.classes))
-    objective = StreamedObjective(source, found, factors=ones, l2=1e-6, fit_intercept=True)
+    objective = StreamedObjective(source.blocks, found, factors=ones, l2=1e-6, fit_intercept=True)
     coef = 0.01 * np.random.default_rng(0).standard_normal(objective.shape)
     objective.loss_gradient(coef)
     X, y, _ = next(iter(source))

@@ -49,7 +49,7 @@ class StreamedRows(NamedTuple):
         for name, value in (("y", y), ("sample_weight", sample_weight)):
             if value is not None:
                 raise ValueError(f"{name}: got {type(value).__name__}; those of a RowSource are in its blocks")
-        found = survey(source, source.classes)
+        found = survey(source.blocks, source.classes)
         check_classification_targets(np.tile(found.classes, 3))  # as labels, which repeat
         factors = class_factors(estimator.class_weight, found.classes, found.classes, found.weights)
         check_total(found.classes, float(found.weights @ factors))
@@ -67,7 +67,7 @@ class StreamedRows(NamedTuple):
         """Return the objective of the rows."""
         total, n_classes = float(self.survey.weights @ self.factors), len(self.classes)
         return StreamedObjective(
-            self.source,
+            self.source.blocks,
             self.survey,
             factors=self.factors,
             l2=penalty(C, total, n_classes),
@@ -93,6 +93,8 @@ def accuracy(model: Any, source: Any, y: Any, sample_weight: Any) -> float:
     for number, (X, y, weight) in enumerate(source):
         if y is None:
             raise ValueError(f"block {number} has no labels: a score needs them")
+        if (y.dtype.kind in "OU") != (model.classes_.dtype.kind in "OU"):
+            raise ValueError(f"block {number}: labels of type {y.dtype}; those of the model are {model.classes_.dtype}")
         weight = np.ones(len(y)) if weight is None else weight
         right, total = right + float(weight @ (bare.predict(X) == y)), total + float(weight.sum())
     if not total > 0.0:

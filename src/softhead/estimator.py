@@ -204,6 +204,8 @@ class SoftmaxClassifier(TorchHead, CallbackSupportMixin, ClassifierMixin, BaseEs
             different.
         """
         self._check_parameters()
+        if is_elsewhere(X):
+            raise TypeError(f"X: a {type(X).__name__}; accepted for probabilities are rows in memory")
         X = validate_data(self, X, accept_sparse="csr", dtype=(np.float64, np.float32))
         targets = check_array(probabilities, dtype=X.dtype, input_name="probabilities", copy=True)
         if len(targets) != X.shape[0]:

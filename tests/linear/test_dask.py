@@ -1,5 +1,6 @@
 """Fits on dask collections: the in-memory optimum, the same bits from run to run, errors that name the chunk."""
 
+import asyncio
 import json
 import os
 import signal
@@ -98,7 +99,7 @@ def test_a_data_frame_of_unknown_chunk_sizes(scheduler):
     assert np.array_equal(model.predict(features).compute(), model.predict(table[["p", "q", "r"]]))
     assert model.score(features, lazy["of"]) == pytest.approx(expected.score(table[["p", "q", "r"]], table["of"]))
     strange = lazy["of"].map_partitions(lambda part: pd.Series("x", index=part.index), meta=("of", str))
-    with pytest.raises(ValueError, match=r"y: chunk 0 has the label .*'x'.* in row 0, which is not among the 4"):
+    with pytest.raises(ValueError, match=r"y: chunk [012] has the label .*'x'.* in row 0, which is not among the 4"):
         model.score(features, strange)
     with pytest.raises(ValueError, match="feature names"):
         model.predict(features.rename(columns={"p": "s"}))
@@ -150,6 +151,73 @@ def test_what_is_wrong_in_a_chunk_is_named(scheduler):
         fit(dd.from_pandas(pd.DataFrame(X), npartitions=3), dd.from_pandas(pd.Series(y), npartitions=2))
     with pytest.raises(ValueError, match="at least 2 classes"):
         fit(rows, np.full(100, "a"))
+
+
+def test_what_no_fit_can_take_is_refused_before_it():
+    X, y = problem(n=100)
+    rows, labels = in_chunks((60, 40), X, y)
+    fit = SoftmaxClassifier().fit
+    with pytest.raises(ValueError, match=r"sample_weight: the single value 2\.0; one for each row is needed"):
+        fit(rows, labels, sample_weight=2.0)
+    with pytest.raises(ValueError, match="X: chunk 0 has no columns"):
+        fit(da.zeros((100, 0), chunks=(100, 1)), y)
+    with pytest.raises(ValueError, match="y: chunk 1 has an infinite label in row 3"):
+        fit(rows, in_chunks((60, 40), damaged(np.arange(100) % 2.0, 63, np.inf))[0])
+    with pytest.raises(ValueError, match="squares of its entries overflow"):
+        fit(in_chunks((60, 40), np.abs(X) * 1e306)[0], labels)
+    with pytest.raises(TypeError, match="X: a Array; accepted for probabilities are rows in memory"):
+        SoftmaxClassifier().fit_proba(rows, np.full((100, 2), 0.5))
+
+
+@pytest.mark.parametrize("n_classes", [2, 4])
+def test_a_chunk_without_rows_is_predicted(n_classes):
+    X, y = problem(n=100, n_classes=n_classes)
+    model = SoftmaxClassifier().fit(X, y)
+    frame = dd.from_pandas(pd.DataFrame(X), npartitions=2)
+    bare = SoftmaxClassifier().fit(pd.DataFrame(X).to_numpy(), y)
+    kept = frame[frame[0] > frame[0].max() - 1e-9]  # one row, in one of the chunks
+    for method in ("predict", "predict_proba", "decision_function"):
+        expected = getattr(bare, method)(X[[X[:, 0].argmax()]])
+        (rows,) = in_chunks((0, 100), X)
+        assert len(getattr(model, method)(rows).compute()) == 100
+        found = getattr(model, method)(kept).compute()
+        assert (found.shape, found.dtype) == (expected.shape, expected.dtype)
+        if method == "predict":
+            assert found.tolist() == expected.tolist()
+        else:
+            np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+def test_a_worker_that_goes_while_its_result_is_fetched_leaves_no_fit_waiting(client):
+    from softhead.linear.dask import ClusterError, Runner
+
+    class Stuck:
+        """A client whose result is on a worker that is gone, as all others are."""
+
+        loop = client.loop
+
+        async def gather(self, future, asynchronous):
+            await asyncio.sleep(60.0)
+
+        def nthreads(self):
+            return {}
+
+    runner = Runner()
+    runner._client = Stuck()
+    with dask.config.set({"softhead.no-workers-timeout": 0.1}), pytest.raises(ClusterError, match=r"for 0\.1 s"):
+        runner._watched(client.submit(int, 3))
+
+
+def test_an_error_of_a_task_is_raised_as_it_is(client):
+    from softhead.linear.dask import Runner
+
+    def late():
+        raise TimeoutError("the disk does not answer")
+
+    with dask.config.set(scheduler=client):
+        runner = Runner()
+        with pytest.raises(TimeoutError, match="the disk does not answer"):
+            runner.result(runner.task(late))
 
 
 def test_a_label_that_was_not_there_before_is_named():

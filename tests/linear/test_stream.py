@@ -161,6 +161,53 @@ def test_labels_and_weights_come_with_the_blocks(digits):
 
 
 @pytest.mark.parametrize(
+    ("blocks", "words"),
+    [
+        ([(np.ones((2, 0)), [0, 1])], "^block 0: no features"),
+        (
+            [(np.ones((0, 2)), []), (np.array([[1.0, np.nan]]), [1])],
+            r"^block 1, row 0 \(counted from 0\): a feature is",
+        ),
+        ([(np.ones((2, 2)), [0, None])], r"^block 0, row 1 \(counted from 0\): the label is missing"),
+        (
+            [(np.ones((2, 2)), [0.0, np.inf])],
+            r"^block 0, row 1 \(counted from 0\): the label is missing, or not finite",
+        ),
+        (
+            [(np.ones((2, 2)), np.array([0, "a"], object))],
+            "^block 0, row 0 .*: labels of kinds that have no common order",
+        ),
+        ([(np.arange(1.0, 101.0).reshape(50, 2) * 1e306, [0, 1] * 25)], "squares of its entries overflow"),
+    ],
+)
+def test_what_no_fit_can_take_is_named_by_its_own_block_and_row_alone(blocks, words):
+    blocks = [(X, np.array(y, object) if None in y else np.asarray(y)) for X, y in blocks]
+    with pytest.raises(ValueError, match=words) as caught:
+        SoftmaxClassifier().fit(RowSource(blocks))
+    assert "cannot be read" not in str(caught.value)
+
+
+def test_a_score_over_labels_of_another_kind_is_refused(digits):
+    X, y = digits
+    model = SoftmaxClassifier(C=1e-3).fit(X, y)
+    with pytest.raises(ValueError, match="block 0: labels of type int64; those of the model are object"):
+        model.score(RowSource([(X, np.zeros(len(y), np.int64))]))
+    with pytest.raises(TypeError, match="X: a RowSource; accepted for probabilities are rows in memory"):
+        model.fit_proba(RowSource([(X, y)]), np.full((len(y), 2), 0.5))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "classes"),
+    [("i1", [-100, 0, 100]), ("i2", [-30000, 30000]), ("u8", [2**63 + 1, 2**63 + 9]), ("i8", [-(2**63), 5 - 2**63])],
+)
+def test_codes_of_integers_whose_differences_overflow(dtype, classes):
+    array = np.array(classes, dtype)
+    codes_of = LabelCodes(array)
+    assert codes_of(array[::-1]).tolist() == list(range(len(classes)))[::-1]
+    assert codes_of(array[:1] + array.dtype.type(1)).tolist() == [-1]
+
+
+@pytest.mark.parametrize(
     "classes",
     [[3, 5, 9], [-5, 0, 7], [-(2**40), 0, 2**40], [0.0, 1.0, 7.0], [False, True], ["a", "b", "é"]],
 )

@@ -171,7 +171,7 @@ def test_a_truncated_file_names_the_block_and_leaves_the_model_as_it_was(tmp_pat
     def blocks():
         nonlocal passes
         passes += 1
-        for k, block in enumerate(source._blocks):
+        for k, block in enumerate(source.blocks):
             if passes == 3 and k == 1:  # in the middle of a pass
                 os.truncate(path, path.stat().st_size // 2)
             yield block
@@ -181,6 +181,26 @@ def test_a_truncated_file_names_the_block_and_leaves_the_model_as_it_was(tmp_pat
         model.fit(RowSource(blocks))
     assert "\n" not in str(caught.value)
     assert model.coef_ is coef
+
+
+def test_files_of_a_folder_have_one_type_a_column(tmp_path):
+    from pyarrow import parquet
+
+    columns = {"x": np.ones(4, np.float32), "y": [0, 1, 0, 1]}
+    parquet.write_table(pa.table(columns), tmp_path / "1.parquet")
+    for column, words in (
+        ({"x": np.full(4, 0.1)}, r"2\.parquet: column 'x' is double; in .*1\.parquet it is float"),
+        ({"z": np.ones(4, np.float32)}, r"2\.parquet: column 'x' is not there; in .*1\.parquet it is float"),
+    ):
+        parquet.write_table(pa.table({**column, "y": columns["y"]}), tmp_path / "2.parquet")
+        with pytest.raises(ValueError, match=words):  # also where a block ends with the first file
+            SoftmaxClassifier().fit(open_rows(tmp_path, target="y", block_rows=4))
+    os.rename(tmp_path / "1.parquet", tmp_path / "ONE.PARQUET")
+    assert SoftmaxClassifier().fit(open_rows(tmp_path / "ONE.PARQUET", target="y")).status_ == "converged"
+    with pytest.raises(ValueError, match="the column 'y' is named twice"):
+        open_rows(tmp_path / "ONE.PARQUET", target="y", features=["x", "y"])
+    with pytest.raises(ValueError, match=r"features: got 'x'; the features of an array or a \.npy file"):
+        open_rows(np.ones((3, 2)), features="x")
 
 
 def test_names_are_public():

@@ -74,6 +74,8 @@ def read(index: int, X: Any, y: Any, weight: Any) -> Chunk:
     if labels.dtype.kind not in "biufUSO":
         raise ValueError(f"y: chunk {index} is of the dtype {labels.dtype}; accepted are strings, numbers and booleans")
     _refuse(_missing(y, labels), f"y: chunk {index} has no label")
+    if labels.dtype.kind == "f":
+        _refuse(np.isinf(labels), f"y: chunk {index} has an infinite label")
     if weight is None:
         weight = np.ones(n_rows)
         return Chunk(index, X, labels, weight, weight)
@@ -109,8 +111,12 @@ def _matrix(index: int, X: Any) -> Any:
         raise ValueError(f"X: chunk {index} is not a matrix of numbers: {error}") from error
     if X.ndim != 2:
         raise ValueError(f"X: chunk {index} has {X.ndim} dimensions; rows and columns are needed")
+    if not X.shape[1]:
+        raise ValueError(f"X: chunk {index} has no columns")
     if isinstance(X, np.ndarray):
-        if not np.isfinite(np.sum(X)):  # without an array of their size
+        with np.errstate(over="ignore", invalid="ignore"):
+            finite = np.isfinite(np.sum(X))  # without an array of their size
+        if not finite:
             _refuse(np.asarray(~np.isfinite(X).all(axis=1)), f"X: chunk {index} has a NaN or an infinite number")
     else:
         wrong = np.zeros(X.shape[0], bool)
@@ -239,5 +245,8 @@ def score(chunk: Chunk, model: Any, accuracy: bool) -> tuple[float, float]:
 def predict(X: Any, model: Any, method: str) -> np.ndarray:
     """Return what a method of a model says of rows."""
     with one_thread():
-        result: np.ndarray = getattr(model, method)(matrix(X))
+        rows = matrix(X)
+        if not rows.shape[0]:  # a filter may leave a chunk so: the answer for none has the dtype of one for a row
+            return predict(np.zeros((1, rows.shape[1]), rows.dtype), model, method)[:0]
+        result: np.ndarray = getattr(model, method)(rows)
         return result

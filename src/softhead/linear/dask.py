@@ -87,33 +87,46 @@ class Runner:
         return self._watched(future)
 
     def _watched(self, future: Any) -> Any:
-        from distributed import CancelledError, TimeoutError, wait
+        from asyncio import run_coroutine_threadsafe
+        from concurrent.futures import Future
+
+        from distributed import CancelledError, wait
         from distributed.scheduler import KilledWorker, NoWorkerError
 
         client: Any = self._client
         patience = float(dask.config.get("softhead.no-workers-timeout", _NO_WORKERS))
         alone_since: float | None = None
+        fetched: Future[Any] | None = None
+        look = min(_LOOK, patience)
         try:
             while True:
                 try:
-                    wait(future, timeout=min(_LOOK, patience))
-                    break
+                    if fetched is None:
+                        wait(future, timeout=look)
+                        # It is fetched under the same watch: its worker may go when it has just been made.
+                        to_fetch = client.gather(future, asynchronous=True)
+                        fetched = run_coroutine_threadsafe(to_fetch, client.loop.asyncio_loop)
+                    return fetched.result(timeout=look)
                 except TimeoutError:
+                    if fetched is not None and fetched.done():
+                        raise  # a task's own
                     if client.nthreads():
                         alone_since = None
                     elif alone_since is None:
                         alone_since = time.monotonic()
                     elif time.monotonic() - alone_since >= patience:
                         raise ClusterError(f"dask: no worker has been there for {patience:g} s; {_RESUME}") from None
-            return future.result()
         except (CancelledError, KilledWorker, NoWorkerError, OSError) as error:
-            own = isinstance(error, OSError) and future.status == "error"  # a task's: a file that cannot be read
-            if own or isinstance(error, ClusterError):
+            if isinstance(error, ClusterError):
+                raise
+            if isinstance(error, OSError) and future.status == "error":  # a task's: a file that cannot be read
                 raise
             raise ClusterError(
                 f"dask: the cluster gave up a task: {error or type(error).__name__}; {_RESUME}"
             ) from error
         finally:
+            if fetched is not None:
+                fetched.cancel()
             future.release()
 
 
@@ -318,6 +331,8 @@ def _beside(values: Any, name: str, n_chunks: int, sizes: tuple[float, ...] | No
     known = sizes is not None and not np.isnan(sizes).any()
     if not dask.is_dask_collection(values):
         values = np.asarray(values)
+        if not values.ndim:
+            raise ValueError(f"{name}: the single value {values}; one for each row is needed")
         if not known:
             raise ValueError(
                 f"{name}: a {type(values).__name__} beside chunks of unknown sizes; a dask array or series with the "

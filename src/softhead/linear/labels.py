@@ -30,7 +30,9 @@ class LabelCodes:
         elif classes.dtype.kind in "iu" and int(classes[-1]) - int(classes[0]) < _MOST_TABLE:
             self._low, self._high = int(classes[0]), int(classes[-1])
             self._table = np.full(self._high - self._low + 1, -1, np.intp)
-            self._table[classes - classes[0]] = np.arange(len(classes))
+            # Differences of int8 overflow, and those of uint64 are none of int64: modulo 2^64 all are right.
+            self._first = classes[:1].astype(np.int64)
+            self._table[classes.astype(np.int64) - self._first] = np.arange(len(classes))
 
     def __call__(self, y: np.ndarray) -> np.ndarray:
         """Return the code of each label, -1 for those not among the classes."""
@@ -40,6 +42,6 @@ class LabelCodes:
         if self._table is not None and y.dtype.kind in "iu":
             inside = True if not len(y) else bool(y.min() >= self._low and y.max() <= self._high)
             if inside:
-                return self._table[y.astype(np.intp, copy=False) - self._low]
+                return self._table[y.astype(np.int64, copy=False) - self._first]
         codes = np.searchsorted(self.classes, y).clip(max=len(self.classes) - 1)
         return np.where(self.classes[codes] == y, codes, -1)

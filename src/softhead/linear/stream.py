@@ -53,6 +53,8 @@ def checked_blocks(items: Iterable[Any]) -> Iterator[Block]:
         if X is None:
             raise ValueError(f"block {index}: got {type(item).__name__}; accepted are (X, y) and (X, y, sample_weight)")
         block = Block(index, first, _matrix(X, index), y, weight)
+        if not block.X.shape[1]:
+            raise ValueError(f"block {index}: no features")
         if width is not None and block.X.shape[1] != width:
             raise ValueError(f"{block.place(0)}: {block.X.shape[1]} features; the blocks before have {width}")
         block = block._replace(y=_labels(block), weight=_weights(block))
@@ -94,9 +96,9 @@ def _labels(block: Block) -> np.ndarray | None:
     if y.dtype == object:
         missing = np.array([label is None or label != label for label in y], bool)
     elif y.dtype.kind == "f":
-        missing = np.isnan(y)
+        missing = ~np.isfinite(y)
     if missing.any():
-        raise ValueError(f"{block.place(int(missing.argmax()))}: the label is missing")
+        raise ValueError(f"{block.place(int(missing.argmax()))}: the label is missing, or not finite")
     return y
 
 
@@ -167,7 +169,10 @@ def survey(source: Iterable[Any], classes: np.ndarray | None = None) -> Survey:
                 raise ValueError(f"block {block.number} has no labels: a fit needs them")
             n_rows += block.X.shape[0]
             dtypes.add(block.X.dtype)
-            found, codes = unique_labels(block.y)
+            try:
+                found, codes = unique_labels(block.y)
+            except TypeError:
+                raise ValueError(f"{block.place(0)}: labels of kinds that have no common order") from None
             weight = np.ones(len(codes)) if block.weight is None else block.weight
             kept.add(block._replace(weight=weight))
             if codes_of is not None and (codes_of(found) < 0).any():
@@ -285,7 +290,9 @@ class StreamedObjective(SummedObjective):
             for block, part in parts:
                 n_rows += part.X.shape[0]
                 more = self.part_sums(part, sums, coef)
-                if not np.isfinite(np.sum(more[0])):  # numbers that are not finite show in every sum
+                with np.errstate(over="ignore", invalid="ignore"):
+                    finite = np.isfinite(np.sum(more[0]))  # numbers that are not finite show in every sum
+                if not finite:
                     refuse_infinite(block)
                 total = more if total is None else add(total, more)
         if total is None or n_rows != self.n_rows:

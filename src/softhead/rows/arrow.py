@@ -19,7 +19,7 @@ def batches_of(path: Path, columns: list[str], rows: int) -> Iterator[Any]:
     import pyarrow as pa
     from pyarrow import parquet
 
-    if path.suffix == ".parquet":
+    if path.suffix.lower() == ".parquet":
         # Columns are decoded a batch at a time, however long their row groups are.
         with parquet.ParquetFile(path, buffer_size=2**20, pre_buffer=False) as file:
             yield from file.iter_batches(batch_size=rows, columns=columns)
@@ -35,7 +35,7 @@ def schema_of(path: Path) -> Any:
     from pyarrow import parquet
 
     try:
-        if path.suffix == ".parquet":
+        if path.suffix.lower() == ".parquet":
             return parquet.read_schema(path)
         with pa.memory_map(str(path)) as stream, pa.ipc.open_file(stream) as file:
             return file.schema
@@ -63,6 +63,11 @@ def open_tables(
             raise ValueError(f"{files[0]}: no column {name!r}; there are {', '.join(map(repr, schema.names[:20]))}")
     if not names:
         raise ValueError(f"{files[0]}: no column beside the target and the weights")
+    chosen = [name for name in (*names, target, weight) if name is not None]
+    if twice := sorted({name for name in chosen if chosen.count(name) > 1}):
+        raise ValueError(
+            f"{files[0]}: the column {twice[0]!r} is named twice among the features, the target and the weights"
+        )
     kinds = [schema.field(name).type for name in names]
     if encode is None:
         for name, kind in zip(names, kinds, strict=True):
@@ -130,9 +135,19 @@ class ArrowBlocks:
             yield X, y, weight
 
     def _batches(self) -> Iterator[Any]:
+        kinds: dict[str, Any] = {}
         for path in self.files:
             try:
-                yield from batches_of(path, self.columns, self.rows)
+                for batch in batches_of(path, self.columns, self.rows):
+                    found = dict(zip(batch.schema.names, batch.schema.types, strict=True))
+                    kinds = kinds or found
+                    # Another type would be cast to that of the first file, at a loss.
+                    for name, kind in kinds.items():
+                        if found.get(name) != kind:
+                            raise ValueError(
+                                f"column {name!r} is {found.get(name, 'not there')}; in {self.files[0]} it is {kind}"
+                            )
+                    yield batch
             except (OSError, ValueError, KeyError) as error:
                 raise ValueError(f"{path}: {_line(error)}") from error
 

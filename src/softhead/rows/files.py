@@ -85,8 +85,10 @@ def open_rows(
     ...     model.score(rows)
     0.97...
     """
-    if block_rows is not None and block_rows < 1:
-        raise ValueError(f"block_rows: got {block_rows}; it must be at least 1")
+    if block_rows is not None and not (isinstance(block_rows, int | np.integer) and block_rows >= 1):
+        raise ValueError(f"block_rows: got {block_rows!r}; it must be an integer from 1 on")
+    if features is not None and (isinstance(path, np.ndarray) or str(path).lower().endswith(".npy")):
+        raise ValueError(f"features: got {features!r}; the features of an array or a .npy file are all its columns")
     if isinstance(path, np.ndarray):
         held = ArrayBlocks(HeldArray(path), array_of(target), array_of(sample_weight), block_rows)
         return RowSource(held, classes=classes)

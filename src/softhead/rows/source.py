@@ -10,6 +10,16 @@ from softhead.linear.stream import checked_blocks
 Blocks = Iterable[Any] | Callable[[], Iterable[Any]]
 
 
+class _Made:
+    """What a function makes, each time it is iterated over."""
+
+    def __init__(self, make: Callable[[], Iterable[Any]]) -> None:
+        self._make = make
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._make())
+
+
 class RowSource:
     """Rows in blocks, read anew for each pass: what `SoftmaxClassifier.fit` takes in place of `X` and `y`.
 
@@ -32,6 +42,8 @@ class RowSource:
     classes : ndarray or None
         Sorted.
     feature_names : list of str or None
+    blocks : iterable
+        As given, unchecked: each iteration gives them anew.
 
     Raises
     ------
@@ -68,7 +80,7 @@ class RowSource:
                 raise ValueError(
                     "blocks: an iterator can be read only once; pass what makes it, such as a generator function"
                 )
-        self._blocks = blocks
+        self.blocks: Iterable[Any] = _Made(blocks) if callable(blocks) else blocks
         self.classes = None
         if classes is not None:
             given = np.asarray(classes)
@@ -79,5 +91,5 @@ class RowSource:
 
     def __iter__(self) -> Iterator[tuple[Any, Any, Any]]:
         """Yield ``(X, y, sample_weight)``, checked but for numbers that are not finite."""
-        for block in checked_blocks(self._blocks() if callable(self._blocks) else self._blocks):
+        for block in checked_blocks(self.blocks):
             yield block.X, block.y, block.weight
