@@ -118,6 +118,15 @@ def test_the_logits_of_all_rows_never_exist(reduction):
         assert "16,9]" in text
 
 
+def test_memory_is_a_block_and_one_gradient_of_the_weight(monkeypatch):
+    monkeypatch.setattr(blocks, "_BLOCK_SIZE", 4000 * 16)
+    jax.config.update("jax_disable_most_optimizations", False)
+    x, linear_weight, targets = np.ones((64, 512), np.float32), np.ones((4000, 512), np.float32), np.zeros(64, int)
+    loss = jax.value_and_grad(ours.linear_cross_entropy, (0, 1))
+    memory = jax.jit(loss).lower(x, linear_weight, targets).compile().memory_analysis()
+    assert memory.temp_size_in_bytes < 1.5 * linear_weight.nbytes  # the second one is a block's part of the sum
+
+
 def test_half_types_sum_their_gradients_in_float32():
     rng = np.random.default_rng(4)
     x, linear_weight = rng.standard_normal((512, 8), np.float32), rng.standard_normal((9, 8), np.float32)

@@ -265,6 +265,31 @@ def test_modules_have_pytorchs_parameters_and_state():
     assert "label_smoothing=0.1" in repr(own)
 
 
+@pytest.mark.parametrize("graph", [False, True])
+def test_targets_and_weights_may_be_what_numpy_takes(graph):
+    x = torch.tensor(X, requires_grad=graph)
+    expected = softhead.cross_entropy(x, torch.tensor([2, 0]), weight=torch.tensor([0.5, 1.0, 2.0]))
+    for targets, weight in (([2, 0], [0.5, 1.0, 2.0]), (np.array([2, 0]), np.array([0.5, 1.0, 2.0], np.float32))):
+        result = softhead.cross_entropy(x, targets, weight=weight)
+        assert result.requires_grad == graph
+        assert result == expected
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ((X, torch.tensor([2, 0])), TypeError, r"input is a list; it must be a torch\.Tensor"),
+        ((torch.tensor(X), [2, 0]), TypeError, r"target is a list; it must be a torch\.Tensor"),
+        ((torch.tensor(X), torch.tensor([2, 0]), np.ones(3)), TypeError, "weight is a ndarray"),
+        ((torch.tensor(X), torch.tensor([2, 0], device="meta")), ValueError, "target is on meta, and .* are on cpu"),
+        ((torch.tensor(X), torch.tensor([2, 0]), torch.ones(3, device="meta")), ValueError, "weight is on meta"),
+    ],
+)
+def test_what_is_no_tensor_or_lies_elsewhere(arguments, error, message):
+    with pytest.raises(error, match=message):
+        softhead.torch.cross_entropy(*arguments)
+
+
 def test_the_number_of_threads_is_pytorchs():
     from softhead.kernels import threads
     from softhead.torch.host import torch_threads

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from softhead.torch.linear_function import LinearCrossEntropy, compiled_linear_cross_entropy
 from softhead.torch.losses import cross_entropy, cross_entropy_along
-from softhead.torch.maps import floating
+from softhead.torch.maps import beside, floating
 from softhead.torch.modes import forward_mode, transformed
 from softhead.torch.rows import Options
 
@@ -85,6 +85,7 @@ def linear_cross_entropy(
     x, matrix, bias = floating("input", input), floating("linear_weight", linear_weight), linear_bias
     if bias is not None:
         floating("linear_bias", bias)
+    beside(x, linear_weight=matrix, target=target, linear_bias=bias, weight=weight)
     _check_shapes(x, matrix, bias)
     value_dtype = torch.promote_types(x.dtype, matrix.dtype)
     value_dtype = value_dtype if bias is None else torch.promote_types(value_dtype, bias.dtype)

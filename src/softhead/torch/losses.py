@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.nn import _reduction
 
 from softhead.torch.cross_entropy_function import CrossEntropy, compiled_cross_entropy
-from softhead.torch.maps import as_rows, floating
+from softhead.torch.maps import as_rows, beside, floating
 from softhead.torch.modes import needs_operations, transformed, with_autocast
 from softhead.torch.rows import Options, differentiable
 
@@ -86,7 +86,7 @@ def cross_entropy(
     if size_average is not None or reduce is not None:
         reduction = _reduction.legacy_get_string(size_average, reduce)
     return cross_entropy_along(
-        input,
+        floating("input", input),
         target,
         min(1, max(input.dim() - 1, 0)),
         weight,
@@ -99,9 +99,10 @@ def cross_entropy_along(
     logits: Tensor, target: Tensor, dim: int, weight: Tensor | None, options: Options, names: tuple[str, str]
 ) -> Tensor:
     """Return the cross-entropy with the classes along a dimension, counted from 0."""
+    beside(floating(names[0], logits), **{names[1]: target}, weight=weight)
     if logits.dim() == 0:
         raise ValueError(f"{names[0]} is a single number; it needs a dimension of classes")
-    logits, target, weight = with_autocast(floating(names[0], logits), target, weight)
+    logits, target, weight = with_autocast(logits, target, weight)
     kept = logits.shape[:dim] + logits.shape[dim + 1 :]
     if target.shape == logits.shape:
         targets = as_rows(target, dim)

@@ -123,9 +123,24 @@ def class_dimension(name: str, input: Tensor, dim: int | None) -> int:
 
 def floating(name: str, value: Tensor) -> Tensor:
     """Return a tensor that must be of one of the dtypes that are computed with."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name} is a {type(value).__name__}; it must be a torch.Tensor")
     if value.dtype not in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
         raise TypeError(f"{name} has dtype {value.dtype}; accepted are float16, bfloat16, float32 and float64")
     return value
+
+
+def beside(logits: Tensor, **others: Tensor | None) -> None:
+    """Check that what comes with logits, if it does, are tensors on their device."""
+    for name, value in others.items():
+        if value is None:
+            continue
+        if not isinstance(value, Tensor):
+            raise TypeError(f"{name} is a {type(value).__name__}; it must be a torch.Tensor")
+        if value.device != logits.device:
+            raise ValueError(
+                f"{name} is on {value.device}, and the logits are on {logits.device}; it must be there too"
+            )
 
 
 def as_rows(value: Tensor, dim: int) -> Tensor:

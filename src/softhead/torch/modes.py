@@ -66,7 +66,7 @@ def _batched(tensor: torch.Tensor) -> bool:
 def with_autocast(*tensors: Any) -> tuple[Any, ...]:
     """Return what a loss is computed of: under autocast half types in float32, as PyTorch's own losses."""
     device = tensors[0].device.type
-    if not torch.is_autocast_enabled(device):
+    if device == "meta" or not torch.is_autocast_enabled(device):
         return tensors
     return tuple(
         one.float() if one is not None and one.is_floating_point() and one.itemsize < 4 else one for one in tensors

@@ -6,11 +6,13 @@ where there is something to differentiate.
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from softhead import _checks, generic
 from softhead.torch import linear, losses, maps, sampling
+from softhead.torch.host import tensor
 from softhead.torch.modes import plain
 from softhead.torch.rows import Options
 from softhead.torch.values import by_kernels
@@ -20,11 +22,21 @@ def answer(name: str, *arguments: Any, **options: Any) -> Any:
     """Return what the public function of a name makes of tensors."""
     if name == "gumbel_softmax":
         return _gumbel_softmax(*arguments, **options)
+    # Targets and weights may come as what the functions take of NumPy, whatever is to be differentiated.
+    arguments = tuple(_beside(arguments[0], one) for one in arguments)
+    options |= {key: _beside(arguments[0], options[key]) for key in _ARRAYS & options.keys()}
     if name in _DIFFERENTIABLE and not plain(*arguments, *options.values()) and arguments[0].is_floating_point():
         result = _DIFFERENTIABLE[name](*arguments, **options)
         if result is not None:
             return result
     return by_kernels(name, getattr(generic, name), *arguments, **options)
+
+
+def _beside(first: Tensor, value: Any) -> Any:
+    """Return an array or a list as a tensor on the device of another one."""
+    if value is None or isinstance(value, Tensor):
+        return value
+    return tensor(np.asarray(value)).to(first.device)
 
 
 def _softmax(x: Tensor, /, **options: Any) -> Tensor | None:
@@ -68,6 +80,7 @@ def _gumbel_softmax(
     return sampling.gumbel_softmax(logits, temperature, hard, dim=axis, generator=generator)
 
 
+_ARRAYS = {"linear_bias", "weight", "where"}
 _DIFFERENTIABLE: dict[str, Any] = {
     "cross_entropy": _cross_entropy,
     "linear_cross_entropy": _linear_cross_entropy,
