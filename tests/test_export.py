@@ -177,6 +177,36 @@ def test_a_table_for_scikit_learn_keeps_its_encoder():
 # --- what cannot be exported
 
 
+def named_columns(*names):
+    """A fitted model of a column of categories and one of numbers, and its table."""
+    rng = np.random.default_rng(5)
+    table = pd.DataFrame({names[0]: rng.choice(["u", ""], 60), names[1]: rng.normal(size=60)})
+    table.loc[3, names[0]] = None
+    return make_pipeline(TableEncoder(), SoftmaxClassifier()).fit(table, rng.integers(0, 2, 60)), table
+
+
+@pytest.mark.parametrize("names", [("label", "probabilities"), ("constant/0", "value/0"), ("label", "label_")])
+@pytest.mark.filterwarnings("ignore:column")
+def test_columns_may_have_the_names_of_outputs_and_nodes(tmp_path, names):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    model, table = named_columns(*names)
+    session = onnxruntime.InferenceSession(onnx_of(model, tmp_path))
+    assert [value.name for value in session.get_inputs()] == list(names)
+    table = table.drop(index=3)
+    feed = {name: table[name].to_numpy(kind)[:, None] for name, kind in zip(names, (object, float), strict=True)}
+    label, p = session.run(None, feed)
+    np.testing.assert_allclose(p, model.predict_proba(table), atol=1e-6)
+    np.testing.assert_array_equal(label, model.predict(table))
+
+
+def test_what_onnx_cannot_say_of_a_column_is_told(tmp_path):
+    with pytest.warns(UserWarning, match="column 'kind' has missing values and the empty string as a category"):
+        onnx_of(named_columns("kind", "x")[0], tmp_path)
+    with pytest.raises(ValueError, match="column without a name"):
+        to_onnx(named_columns("kind", "")[0], tmp_path / "none.onnx")
+    assert not (tmp_path / "none.onnx").exists()
+
+
 def test_text_and_strangers_are_refused(tmp_path):
     text = make_pipeline(TextEncoder(), SoftmaxClassifier()).fit(["a good day", "a bad day"] * 3, [1, 0] * 3)
     for model, part in (

@@ -1,6 +1,7 @@
 """Models for other programs: an ONNX file, or scikit-learn's own `LogisticRegression`."""
 
 import os
+import warnings
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -40,20 +41,26 @@ def to_onnx(model: Any, path: str | os.PathLike[str], *, dtype: Literal["float32
         If `model` is something else. A `TextEncoder` has no counterpart in ONNX: export the classifier alone, and give
         it the encoded texts.
     ValueError
-        If the labels are of a type that ONNX lacks, or `dtype` is another.
+        If the labels are of a type that ONNX lacks, a column has no name, or `dtype` is another.
     ImportError
         Without the package onnx: ``pip install 'softhead[onnx]'``.
     OSError
         If the file cannot be written.
 
+    Warns
+    -----
+    UserWarning
+        If a column has both missing values and the empty string as a category: ONNX cannot tell them apart.
+
     Notes
     -----
-    The outputs are ``label`` of shape (n_rows,) and ``probabilities`` of shape (n_rows, n_classes).
+    The outputs are ``label`` of shape (n_rows,) and ``probabilities`` of shape (n_rows, n_classes); where a column has
+    that name, an underscore follows.
 
     A model of arrays has one input, ``X``, of shape (n_rows, ...). A model of a table has one input of shape
-    (n_rows, 1) for each column, by its name: strings for categories, where a missing value is the empty string; float64
-    for all others, where it is NaN. Datetimes are seconds since 1970-01-01 UTC, times of day seconds since midnight,
-    durations seconds. Columns without any value in training have no input.
+    (n_rows, 1) for each column, by its name: strings for categories, where a missing value is the empty string, unless
+    that is a category itself; float64 for all others, where it is NaN. Datetimes are seconds since 1970-01-01 UTC,
+    times of day seconds since midnight, durations seconds. Columns without any value in training have no input.
 
     Logits are computed in float64, as `SoftmaxClassifier.predict_proba` computes them: float32 probabilities agree to
     1e-7, float64 ones to 1e-12 and better.
@@ -83,7 +90,8 @@ def to_onnx(model: Any, path: str | os.PathLike[str], *, dtype: Literal["float32
         )
     dtype = classifier.coef_.dtype.name if dtype is None else dtype
     check.one_of("dtype", dtype, ("float32", "float64"))
-    graph = _Graph()
+    columns = [] if encoder is None or encoder.feature_shape_ is not None else encoder._names_in()
+    graph = _Graph(columns)
     kind = np.dtype(dtype)
     rows = graph.input("X", kind, [classifier.n_features_in_]) if encoder is None else _encoded(graph, encoder, kind)
     coef, intercept = classifier.coef_, classifier.intercept_
@@ -187,15 +195,18 @@ def _labels(classes: np.ndarray) -> np.ndarray:
 
 
 class _Graph:
-    """An ONNX graph that grows node by node; a value is known by its name."""
+    """An ONNX graph that grows node by node; a value is known by its name, which is none of the `columns`."""
 
-    def __init__(self) -> None:
+    def __init__(self, columns: list[str]) -> None:
         try:
             import onnx
         except ImportError as error:
             raise ImportError("to_onnx needs the package onnx: pip install 'softhead[onnx]'") from error
 
+        if "" in columns:
+            raise ValueError("model has a column without a name, and ONNX has no such inputs; name it before training")
         self.onnx = onnx
+        self.taken = set(columns)
         self.nodes: list[Any] = []
         self.constants: list[Any] = []
         self.inputs: list[Any] = []
@@ -206,6 +217,13 @@ class _Graph:
         kind = types.STRING if dtype.kind == "O" else helper.np_dtype_to_tensor_dtype(dtype)
         return helper.make_tensor_value_info(name, kind, ["rows", *shape])
 
+    def _fresh(self, name: str) -> str:
+        """Return a name that nothing has yet."""
+        while name in self.taken:
+            name += "_"
+        self.taken.add(name)
+        return name
+
     def input(self, name: str, dtype: np.dtype, shape: list[int]) -> str:
         """Add an input with these dimensions after the rows."""
         self.inputs.append(self._value(name, dtype, shape))
@@ -213,13 +231,14 @@ class _Graph:
 
     def output(self, name: str, value: str, dtype: np.dtype, shape: list[int]) -> None:
         """Give a value as an output."""
+        name = self._fresh(name)
         self.nodes.append(self.onnx.helper.make_node("Identity", [value], [name]))
         self.outputs.append(self._value(name, dtype, shape))
 
     def constant(self, array: Any) -> str:
         """Add a constant: an array, or a float64 number."""
         array = np.asarray(array)
-        name = f"constant/{len(self.constants)}"
+        name = self._fresh(f"constant/{len(self.constants)}")
         if array.dtype.kind == "O":
             texts = [text.encode() for text in array]
             tensor = self.onnx.helper.make_tensor(name, self.onnx.TensorProto.STRING, array.shape, texts)
@@ -230,7 +249,7 @@ class _Graph:
 
     def apply(self, operator: str, *inputs: str, domain: str = "", **attributes: Any) -> str:
         """Add a node, and return its one output."""
-        name = f"value/{len(self.nodes)}"
+        name = self._fresh(f"value/{len(self.nodes)}")
         self.nodes.append(self.onnx.helper.make_node(operator, list(inputs), [name], domain=domain, **attributes))
         return name
 
@@ -268,6 +287,13 @@ def _encoded(graph: _Graph, encoder: TableEncoder, dtype: np.dtype) -> str:
         parts = []
         for name, column in zip(encoder._names_in(), encoder._columns, strict=True):
             if column.width:
+                if isinstance(column, Categories) and column.missing and "" in column.values:
+                    warnings.warn(
+                        f"column {name!r} has missing values and the empty string as a category; in ONNX, where both "
+                        "are the empty string, missing values count as that category",
+                        UserWarning,
+                        stacklevel=3,
+                    )
                 kind = np.dtype(object if isinstance(column, Categories) else np.float64)
                 parts += _COLUMNS[type(column)](graph, column, graph.input(name, kind, [1]))
     matrix = parts[0] if len(parts) == 1 else graph.apply("Concat", *parts, axis=1)

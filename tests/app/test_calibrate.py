@@ -137,3 +137,22 @@ def test_models_are_exported(tmp_path):
     _, err = command("export", "t.safetensors", code=1)
     assert err.startswith("softhead: error: t.safetensors: model has a TextEncoder")
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("rows", "how", "said"),
+    [
+        (["1,a", "2,b"], "holdout", "calibration: of 2 rows none can be kept for it, since no class has two"),
+        (["1,a", "2,b", "3,a", "4,b"], "cv", "5 folds need a class of 5 rows to train on; the largest has 2"),
+    ],
+)
+def test_too_few_rows_are_told(tmp_path, rows, how, said):
+    (tmp_path / "few.csv").write_text("\n".join(["x,y", *rows]))
+    assert said in command("train", "few.csv", "--target", "y", "--calibrate", how, code=1)[1]
+    assert not (tmp_path / "few.safetensors").exists()
+
+
+def test_training_says_which_rows_the_temperature_is_of():
+    trained = json.loads(command("train", "digits", "--calibrate", "holdout", "--json")[0])
+    info = json.loads(command("info", "digits.safetensors", "--json")[0])
+    assert trained["calibrated_on"] == info["calibrated_on"] == "288 rows of the training, kept for it"

@@ -399,7 +399,8 @@ def export(
     path = Path(f"{model.stem}.onnx") if out is None else out
     _refuse_unwritable(path, model)
     try:
-        to_onnx(load(model), path, dtype=dtype)
+        with display.warnings_as_lines(quiet):
+            to_onnx(load(model), path, dtype=dtype)
     except (ImportError, TypeError) as error:
         raise ValueError(f"{model}: {error}") from error
     if not quiet:

@@ -47,7 +47,7 @@ def training_summary(data: Dataset, trained: Trained, path: Path) -> Summary:
         **({"C": classifier.C, "sweep": trained.sweep} if trained.sweep else {}),
         **_fit(classifier),
         "seconds": round(trained.seconds, 3),
-        **({"temperature": classifier.temperature_} if trained.record.calibration else {}),
+        **(_calibration(classifier, trained.record.calibration) if trained.record.calibration else {}),
     }
     if trained.scores:
         summary |= _scores(trained.scores)
@@ -96,15 +96,17 @@ def model_summary(path: Path, stored: ModelFile) -> Summary:
         "dtype": str(classifier.coef_.dtype),
         "C": classifier.C,
         **_fit(classifier),
-        "temperature": classifier.temperature_,
-        **({"calibrated on": _calibrated_on(record.calibration)} if record and record.calibration else {}),
+        **_calibration(classifier, record.calibration if record else None),
     }
 
 
-def _calibrated_on(calibration: dict[str, Any]) -> str:
-    """Say which rows a temperature was fitted to."""
-    rows = f"{calibration['rows']} rows of the training"
-    return f"{rows}, in {calibration['folds']} folds" if calibration["method"] == "cv" else f"{rows}, kept for it"
+def _calibration(classifier: SoftmaxClassifier, calibration: dict[str, Any] | None) -> Summary:
+    """Return the temperature, and which rows it was fitted to where that is known."""
+    summary: Summary = {"temperature": classifier.temperature_}
+    if calibration:
+        how = f"in {calibration['folds']} folds" if calibration["method"] == "cv" else "kept for it"
+        summary["calibrated on"] = f"{calibration['rows']} rows of the training, {how}"
+    return summary
 
 
 def show(summary: Summary, *, as_json: bool) -> None:

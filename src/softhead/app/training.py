@@ -142,6 +142,10 @@ def train(
     if calibrate == "holdout":
         part = hold_out(target[kept], test_size=_CALIBRATION_SIZE, seed=seed)
         kept, aside = kept[~part], kept[part]
+        if not len(aside):
+            raise DataError(f"calibration: of {len(part)} rows none can be kept for it, since no class has two")
+    elif calibrate == "cv" and (most := np.unique(target[kept], return_counts=True)[1].max()) < folds:
+        raise DataError(f"calibration: {folds} folds need a class of {folds} rows to train on; the largest has {most}")
     try:
         encoder.fit(_rows(data.features, kept))
     except ValueError:
