@@ -1,4 +1,5 @@
 import os
+import signal
 import sys
 
 import pytest
@@ -9,6 +10,9 @@ os.environ["SCIPY_ARRAY_API"] = "1"
 # Without a GPU, Triton's kernels run in its interpreter, which must be asked for before Triton is imported.
 if not os.path.exists("/dev/nvidia0"):
     os.environ["TRITON_INTERPRET"] = "1"
+
+# A shell that starts the tests in the background has SIGINT ignored, and tests of Ctrl-C would wait for ever.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

@@ -381,7 +381,7 @@ def export(
     ] = None,
     dtype: Annotated[
         Literal["float32", "float64"] | None,
-        typer.Option(help="Of the arithmetic; by default that of the model.", show_default=False),
+        typer.Option(help="Of input and probabilities; by default that of the model.", show_default=False),
     ] = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
