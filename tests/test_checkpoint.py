@@ -158,6 +158,21 @@ def test_what_is_no_checkpoint_is_refused(tmp_path, digits):
         SoftmaxClassifier(checkpoint=path).fit(*digits)
     with pytest.raises(FileNotFoundError, match="folder of the checkpoint does not exist"):
         SoftmaxClassifier(checkpoint=tmp_path / "no" / "fit").fit(*digits)
+    with pytest.raises(IsADirectoryError, match="the checkpoint is to be a file, and this is a folder"):
+        SoftmaxClassifier(checkpoint=tmp_path).fit(*digits)
+    with pytest.raises(TypeError, match="checkpoint: 3; accepted are the path of a file, and None"):
+        SoftmaxClassifier(checkpoint=3).fit(*digits)
+
+
+def test_rows_in_other_blocks_are_told_by_their_gradient(tmp_path, digits):
+    X, y = digits
+    path = tmp_path / "fit.safetensors"
+    with pytest.warns(ConvergenceWarning):
+        SoftmaxClassifier(max_iter=8, checkpoint=path).fit(RowSource([(X[:250], y[:250]), (X[250:], y[250:])]))
+    other = RowSource([(X[:251], y[:251]), (X[251:], y[251:])])
+    words = r"^checkpoint: its rows.* or their blocks are\. Remove the file to begin anew$"
+    with pytest.raises(ValueError, match=words):
+        SoftmaxClassifier(checkpoint=path).fit(other)
 
 
 def test_another_machine_is_told_and_the_optimum_is_the_same(tmp_path, digits, monkeypatch):

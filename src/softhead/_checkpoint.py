@@ -35,12 +35,18 @@ class CheckpointFile:
 
     Raises
     ------
+    TypeError
+        If `path` is no path.
     OSError
-        If the folder of the file does not exist or is not writable.
+        If it is a folder, or the folder of the file does not exist or is not writable.
     """
 
     def __init__(self, path: str | os.PathLike[str], settings: dict[str, Any]) -> None:
+        if not isinstance(path, str | os.PathLike):
+            raise TypeError(f"checkpoint: {path!r}; accepted are the path of a file, and None")
         self._path = Path(os.path.realpath(path))
+        if self._path.is_dir():
+            raise IsADirectoryError(21, "the checkpoint is to be a file, and this is a folder", str(path))
         if not self._path.parent.is_dir():
             raise FileNotFoundError(2, "the folder of the checkpoint does not exist", str(path))
         if not os.access(self._path.parent, os.W_OK):

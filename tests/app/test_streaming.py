@@ -88,6 +88,26 @@ def test_what_goes_not_together_is_refused(table, tmp_path):
     assert not (tmp_path / "a").exists()
 
 
+@pytest.mark.parametrize(
+    ("columns", "words"),
+    [
+        ([("x", []), ("label", [])], "has no rows"),
+        ([("x", [1.0, 2.0]), ("x", [3.0, 4.0]), ("label", ["a", "b"])], "more than one column is named 'x'"),
+    ],
+)
+def test_a_file_that_no_model_can_be_trained_on_is_refused_in_a_line(tmp_path, columns, words):
+    from pyarrow import parquet
+
+    path = tmp_path / "rows.parquet"
+    names, values = zip(*columns, strict=True)
+    parquet.write_table(pa.Table.from_arrays([pa.array(value) for value in values], names=list(names)), path)
+    for way in ("--stream", "--in-memory"):
+        result = softhead("train", path, "--target", "label", way, "--out", tmp_path / "m")
+        assert result.exit_code == 1
+        assert words in result.stderr
+        assert result.stderr.count("\n") == 1
+
+
 def test_held_out_rows_are_drawn_alike_and_bounded(monkeypatch):
     packed = held_out_rows(1003, test_size=0.2, seed=1)
     assert len(packed) == 126

@@ -3,6 +3,7 @@
 import hashlib
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -87,6 +88,10 @@ class TableFile:
         self._columns = list(schema_of(path).names)
         if target not in self._columns:
             raise DataError(f"no column {target!r}; there are {', '.join(map(repr, self._columns[:20]))}")
+        if repeated := [column for column, count in Counter(self._columns).items() if count > 1]:
+            raise DataError(f"more than one column is named {repeated[0]!r}")
+        if not self.n_rows:
+            raise DataError("has no rows")
         if len(self._columns) == 1:
             raise DataError(f"has no column beside the target {target!r}")
 

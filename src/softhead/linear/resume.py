@@ -69,9 +69,11 @@ def restore(run: "_Run", state: dict[str, Any], *, exactly: bool) -> None:
     else:
         same = bool(abs(value - state["value"]) <= close * abs(value))
     if not same:
+        also = ", with another gradient" if value == state["value"] else ""
         raise ValueError(
-            "its rows, labels or weights are others: at its coefficients the objective is "
-            f"{value!r}, where it was {state['value']!r}"
+            "checkpoint: its rows, labels or weights are others: at its coefficients the objective is "
+            f"{value!r}, where it was {state['value']!r}{also}; "
+            "or their blocks are. Remove the file to begin anew"
         )
     run.point = run.point._replace(value=state["value"], gradient=state["gradient"])
     run.bound, run.n_iter, run.ask_below = state["bound"], state["n_iter"], state["ask_below"]
