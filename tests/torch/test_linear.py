@@ -183,6 +183,25 @@ def test_the_gradient_of_a_half_weight_is_summed_in_float32():
     assert w.grad.flatten().tolist() == [-n / 2, n / 2]  # in bfloat16 a sum of 8s would stop growing at 2048
 
 
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_scaled_loss_scales_before_float16_rounds(compiled):
+    """What torch.amp.GradScaler is for: unscaled, these gradients are subnormal numbers of float16."""
+    torch._dynamo.reset()
+    x, w = numbers(64, 4, dtype=torch.float32).requires_grad_(), (1e-4 * numbers(3, 4, seed=1)).float().requires_grad_()
+    target = torch.arange(64) % 3
+
+    def loss(x, w):
+        with torch.autocast("cpu", dtype=torch.float16):
+            return 2.0**16 * linear_cross_entropy(x, w, target)
+
+    loss = torch.compile(loss, fullgraph=True, backend="aot_eager") if compiled else loss
+    loss(x, w).backward()
+    leaves = [one.detach().half().double().requires_grad_() for one in (x, w)]
+    (2.0**16 * unfused(*leaves, target)).backward()
+    for ours, leaf in zip((x, w), leaves, strict=True):
+        torch.testing.assert_close(ours.grad.double(), leaf.grad, rtol=2.0**-10, atol=1e-5)
+
+
 def test_several_losses_a_row():
     x, w, b = numbers(N, D).requires_grad_(), numbers(C, 2, D, seed=1).requires_grad_(), numbers(C, 2, seed=2)
     target = torch.tensor([[0, 1], [2, 3], [-100, 0], [1, 1], [3, 2]])

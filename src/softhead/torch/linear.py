@@ -32,9 +32,10 @@ def linear_cross_entropy(
 
     With logits z = W x + b for every row, the loss is that of `cross_entropy`. Blocks of logits are turned into their
     part of the gradients in place, so that memory beyond the inputs and the gradients is one block, 64 MB; with half
-    types also a float32 copy of the gradient of the weight, in which it is summed. Gradients of a mean or a sum are
-    computed in the forward pass, those of "none" when the factors of the rows are known. Products with the Hessian
-    (double backward) take the same memory.
+    types also a float32 copy of the gradient of the weight, in which it is summed. With float16 gradients stay float32
+    until they are scaled by what comes from above, so that a scaled loss (`torch.amp.GradScaler`) serves. Gradients of
+    a mean or a sum are computed in the forward pass, those of "none" when the factors of the rows are known. Products
+    with the Hessian (double backward) take the same memory.
 
     Parameters
     ----------

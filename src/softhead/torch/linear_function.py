@@ -70,7 +70,10 @@ class LinearCrossEntropy(torch.autograd.Function):
             return (*gradients, *[None] * 6)
         if any(asked and one is None for asked, one in zip(needed, gradients, strict=True)):
             gradients = linear_passes.value_and_gradients(problem, needed, torch.float32).gradients
-        return (*(None if one is None else scaled(one, upstream) for one in gradients), *[None] * 6)
+        return (
+            *(None if g is None else scaled(g, upstream).to(t.dtype) for g, t in zip(gradients, tensors, strict=False)),
+            *[None] * 6,
+        )
 
 
 class LinearGradients(torch.autograd.Function):
@@ -202,7 +205,9 @@ def _shapes(
     value = x.new_empty(x.shape[:1] if reduction == "none" else (), dtype=value_dtype)
     gradients = zip((x, linear_weight, linear_bias), (by_x, by_weight, by_bias), strict=True)
     return value, *(
-        torch.empty(one.shape, dtype=one.dtype, device=one.device) if asked and one is not None else x.new_empty(0)
+        torch.empty(one.shape, dtype=linear_passes.unscaled(one.dtype), device=one.device)
+        if asked and one is not None
+        else x.new_empty(0)
         for one, asked in gradients
     )
 
@@ -219,6 +224,7 @@ def _keep(ctx: Any, inputs: Any, output: Any) -> None:
     x, linear_weight, linear_bias, target, weight, *numbers, reduction, block_rows, _, _, _, _ = inputs
     ctx.numbers, ctx.block_rows, ctx.rowwise = numbers, block_rows, reduction == "none"
     ctx.with_bias = linear_bias is not None
+    ctx.dtypes = [x.dtype if one is None else one.dtype for one in (x, linear_weight, linear_bias)]
     tensors = (x, linear_weight, linear_bias, target, weight) if ctx.rowwise else output[1:]
     ctx.save_for_backward(*tensors)
 
@@ -228,7 +234,8 @@ def _compiled_backward(ctx: Any, upstream: Tensor, *_: Any) -> Any:
     if ctx.rowwise:
         gradients = _compiled_gradients(*ctx.saved_tensors, *ctx.numbers, ctx.block_rows, upstream)
     else:
-        gradients = [one * upstream.to(one.dtype) if one.numel() else one for one in ctx.saved_tensors]
+        products = (one * upstream.to(one.dtype) if one.numel() else one for one in ctx.saved_tensors)
+        gradients = [one.to(dtype) for one, dtype in zip(products, ctx.dtypes, strict=True)]
     return (*(one if asked else None for one, asked in zip(gradients, needed, strict=True)), *[None] * 12)
 
 

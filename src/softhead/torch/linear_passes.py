@@ -68,11 +68,12 @@ def value_and_gradients(
     """Return the loss and its gradients, as far as needed.
 
     With a factor for each row (n,), the gradients are those of the sum of the losses of the rows times their factors.
+    Without, they are yet to be scaled: see `unscaled`.
     """
     with _no_autocast(problem):
         problem, targets = _checked(problem)
         denominator = targets.denominator()
-        totals = _Totals(problem, needed)
+        totals = _Totals(problem, needed, to_be_scaled=factor is None)
         losses = []
         for block in _blocks(problem, targets):
             residuals = block.logits
@@ -142,11 +143,11 @@ def _moved(
 class _Totals:
     """Gradients that are gathered block by block."""
 
-    def __init__(self, problem: Linear, needed: tuple[bool, bool, bool]) -> None:
-        self._problem = problem
+    def __init__(self, problem: Linear, needed: tuple[bool, bool, bool], to_be_scaled: bool = False) -> None:
+        self._problem, self._to_be_scaled = problem, to_be_scaled
         x, matrix = problem.x, problem.linear_weight
         dtype = wide(problem.dtype())
-        self._x = empty(tuple(x.shape), x.dtype, x.device) if needed[0] else None
+        self._x = empty(tuple(x.shape), self._dtype(x), x.device) if needed[0] else None
         self._weight = empty(tuple(matrix.shape), dtype, x.device).zero_() if needed[1] else None
         has_bias = needed[2] and problem.linear_bias is not None
         self._bias = torch.zeros(len(matrix), dtype=torch.float64, device=x.device) if has_bias else None
@@ -177,9 +178,18 @@ class _Totals:
         bias = self._bias
         return [
             self._x,
-            None if self._weight is None else self._weight.to(problem.linear_weight.dtype),
-            bias if bias is None or problem.linear_bias is None else bias.to(problem.linear_bias.dtype),
+            None if self._weight is None else self._weight.to(self._dtype(problem.linear_weight)),
+            bias if bias is None or problem.linear_bias is None else bias.to(self._dtype(problem.linear_bias)),
         ]
+
+    def _dtype(self, leaf: Tensor) -> torch.dtype:
+        """Return the dtype of the gradient of a tensor."""
+        return unscaled(leaf.dtype) if self._to_be_scaled else leaf.dtype
+
+
+def unscaled(dtype: torch.dtype) -> torch.dtype:
+    """Return the dtype of gradients that are yet to be scaled: float16 has no room for them before a loss is."""
+    return torch.float32 if dtype == torch.float16 else dtype
 
 
 def _checked(problem: Linear) -> tuple[Linear, RowTargets]:
