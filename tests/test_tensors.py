@@ -80,6 +80,15 @@ def test_what_is_fitted_to_tensors_are_tensors(data, dispatch):
     assert isinstance(SoftmaxClassifier().fit_proba(X.double(), soft).coef_, torch.Tensor)
 
 
+def test_what_has_no_dispatch_says_so(data, dispatch):
+    X, y = data
+    for fit in (softhead.SoftmaxClassifierCV(2).fit, lambda X, y: softhead.softmax_path(X, y, Cs=2)):
+        with pytest.raises(TypeError, match=r"X is a Tensor; .* has no array API dispatch"):
+            fit(X, y)
+        with sklearn.config_context(array_api_dispatch=False):
+            fit(X, y)
+
+
 def test_labels_stay_what_they_were(data, dispatch):
     X, y = data
     names = np.array(["a", "b", "c", "d"])[y.numpy()]

@@ -66,6 +66,15 @@ def on_host(model: Any) -> Any:
     return model
 
 
+def refuse_dispatched(function: str, X: Any) -> None:
+    """Raise a TypeError for rows that scikit-learn's dispatch would keep where they are, where only NumPy is taken."""
+    if get_config()["array_api_dispatch"] and _is_foreign(X):
+        raise TypeError(
+            f"X is a {type(X).__name__}; {function} has no array API dispatch: convert X and y to NumPy, or set "
+            "array_api_dispatch=False, which takes tensors of the CPU"
+        )
+
+
 def to_numpy(name: str, value: Any) -> np.ndarray:
     """Return a tensor, or an array of another library, as a NumPy array, which shares memory where that can be.
 

@@ -19,6 +19,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from softhead._lazy import LazyRows
 from softhead._problem import check_flag, check_stopping, linear_problem, penalty, penalty_grid
 from softhead._series import is_lazy
+from softhead._tensors import refuse_dispatched
 from softhead._weights import class_factors, row_weights
 from softhead.estimator import SoftmaxClassifier, fitted_attributes
 from softhead.linear.contract import Objective
@@ -167,6 +168,7 @@ class SoftmaxClassifierCV(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         if is_lazy(X):
             rows = LazyRows.read(self, X, y, sample_weight)
         else:
+            refuse_dispatched("SoftmaxClassifierCV", X)
             X, y = validate_data(self, X, y, accept_sparse="csr", dtype=(np.float64, np.float32))
             rows = _Rows.of(self, X, y, sample_weight)
         classes = rows.classes

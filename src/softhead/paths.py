@@ -10,6 +10,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import validate_data
 
 from softhead._problem import check_flag, check_stopping, linear_problem, penalty, penalty_grid, public_coefficients
+from softhead._tensors import refuse_dispatched
 from softhead._weights import class_factors, row_weights
 from softhead.estimator import SoftmaxClassifier
 from softhead.linear.path import solve_path
@@ -148,6 +149,7 @@ def softmax_path(
     template = SoftmaxClassifier(
         fit_intercept=fit_intercept, class_weight=class_weight, tol=float(tol), max_iter=int(max_iter)
     )
+    refuse_dispatched("softmax_path", X)
     X, y = validate_data(template, X, y, accept_sparse="csr", dtype=(np.float64, np.float32))
     check_classification_targets(y)
     classes, codes = np.unique(y, return_inverse=True)
