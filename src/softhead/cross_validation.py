@@ -19,6 +19,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from softhead._lazy import LazyRows
 from softhead._problem import check_flag, check_stopping, linear_problem, penalty, penalty_grid
 from softhead._series import is_lazy
+from softhead._streamed import is_elsewhere
 from softhead._tensors import refuse_dispatched
 from softhead._weights import class_factors, row_weights
 from softhead.estimator import SoftmaxClassifier, fitted_attributes
@@ -168,6 +169,8 @@ class SoftmaxClassifierCV(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         if is_lazy(X):
             rows = LazyRows.read(self, X, y, sample_weight)
         else:
+            if is_elsewhere(X):
+                raise TypeError(f"X: a {type(X).__name__}; accepted are rows in memory and dask collections")
             refuse_dispatched("SoftmaxClassifierCV", X)
             X, y = validate_data(self, X, y, accept_sparse="csr", dtype=(np.float64, np.float32))
             rows = _Rows.of(self, X, y, sample_weight)

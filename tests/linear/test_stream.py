@@ -8,7 +8,7 @@ import pytest
 from scipy import sparse
 from sklearn.datasets import load_digits
 
-from softhead import RowSource, SoftmaxClassifier
+from softhead import RowSource, SoftmaxClassifier, SoftmaxClassifierCV
 from softhead.linear import stream
 from softhead.linear.labels import LabelCodes, unique_labels
 from softhead.linear.prefetch import prefetched, prefetching
@@ -194,6 +194,8 @@ def test_a_score_over_labels_of_another_kind_is_refused(digits):
         model.score(RowSource([(X, np.zeros(len(y), np.int64))]))
     with pytest.raises(TypeError, match="X: a RowSource; accepted for probabilities are rows in memory"):
         model.fit_proba(RowSource([(X, y)]), np.full((len(y), 2), 0.5))
+    with pytest.raises(TypeError, match="X: a RowSource; accepted are rows in memory and dask collections"):
+        SoftmaxClassifierCV().fit(RowSource([(X, y)]), None)
 
 
 @pytest.mark.parametrize(
