@@ -5,9 +5,9 @@ from importlib.util import find_spec
 OPTIONAL = {
     "softhead/kernels/triton": "triton",
     "softhead/torch": "torch",
-    "softhead/jax.py": "jax",
+    "softhead/jax": "jax",
     "softhead/linear/dask.py": "dask",
     "softhead/export.py": "onnx",
-    "softhead/displays.py": "matplotlib",
+    "softhead/displays": "matplotlib",
 }
 collect_ignore = [path for path, library in OPTIONAL.items() if find_spec(library) is None]
