@@ -1,9 +1,14 @@
-"""Inner products and matrix products of float64 arrays, for what stands between two compiled passes over the rows.
+"""Inner products and matrix products of float64 arrays, for what stands between two passes over the rows.
 
 BLAS would do these, but its threads keep their processors busy for a while after each call, in wait for the next: the
 passes, which use the same processors, then take up to twice as long.
+
+These functions are what a solver does with arrays of the size of its coefficients, beside plain arithmetic. Each looks
+at the type of its first argument, which costs about 0.3 us: other kinds of arrays are registered by who imports their
+library (`softhead/torch/algebra.py`), and one solver serves them all.
 """
 
+from functools import singledispatch
 from typing import Any
 
 import numpy as np
@@ -34,11 +39,13 @@ def _add_multiple(a: Any, factor: Any, b: Any) -> Any:
             a[i, j] += factor * b[i, j]
 
 
+@singledispatch
 def add_multiple(a: np.ndarray, factor: float, b: np.ndarray) -> None:
     """Add factor * b to a, both of shape (n, m), float64."""
     _add_multiple(a, factor, b)
 
 
+@singledispatch
 def dot(a: np.ndarray, b: np.ndarray) -> float:
     """Return the sum of the products of the entries of two arrays of one shape (n, m), float64."""
     return float(_dot(a, b))
@@ -65,16 +72,81 @@ def _gap_parts(coef: Any, gradient: Any, moments: Any, removed: Any, nu: Any, l2
     return curved, inner
 
 
+@singledispatch
 def gap_parts(
     coef: np.ndarray, gradient: np.ndarray, moments: np.ndarray, removed: np.ndarray, nu: np.ndarray, l2: float
 ) -> tuple[float, float]:
     """Return ||g_W - E||^2 and <E, W> with E = G_P diag(removed) - (G_P removed) nu^T and G_P = moments + g_W - l2 W.
 
     `coef` and `gradient` may have columns more than `moments` (n_classes, n_features): those of the intercepts.
+    `removed` and `nu` (n_classes,) are of NumPy in any case.
     """
     given = (np.ascontiguousarray(array) for array in (coef, gradient, moments))
     curved, inner = _gap_parts(*given, removed, nu, l2)
     return float(curved), float(inner)
+
+
+@singledispatch
+def beside(neighbour: np.ndarray, array: np.ndarray) -> Any:
+    """Return an array of NumPy as `neighbour` is: of its kind, where it lies and, elsewhere, in its dtype."""
+    return array
+
+
+@singledispatch
+def on_host(array: np.ndarray) -> np.ndarray:
+    """Return an array as one of NumPy."""
+    return array
+
+
+@singledispatch
+def copied(array: np.ndarray) -> Any:
+    """Return a copy."""
+    return array.copy()
+
+
+@singledispatch
+def same(a: np.ndarray, b: np.ndarray) -> bool:
+    """Return whether two arrays agree in shape and in all numbers."""
+    return np.array_equal(a, b)
+
+
+@singledispatch
+def reach(weights: np.ndarray, sizes: Any) -> float:
+    """Return sum_j sizes_j max_c abs(weights_cj): how large logits can be."""
+    return float(sizes @ np.abs(weights).max(axis=0))
+
+
+@singledispatch
+def laplacian(second: np.ndarray) -> Any:
+    """Return diag(second 1) - second over its trace-like sum: the Hessian in intercepts, scaled."""
+    scale = second.sum(axis=1)
+    return (np.diag(scale) - second) / max(float(scale.sum()), np.finfo(float).tiny)
+
+
+@singledispatch
+def damped_solution(hessian: np.ndarray, residual: np.ndarray) -> np.ndarray:
+    """Return -(H + small)^-1 residual for a Hessian in intercepts, in NumPy; zeros where it has no curvature."""
+    if np.trace(hessian) <= np.finfo(np.float64).tiny:  # every probability is 0 or 1
+        return np.zeros_like(residual)
+    # Singular along the constant vector, which changes no probability: fix it, and classes that are all but empty.
+    hessian += np.trace(hessian) / len(hessian) * (1.0 / len(hessian) + 1e-10 * np.eye(len(hessian)))
+    return -np.linalg.solve(hessian, residual)
+
+
+class Placed:
+    """An array of NumPy with its copy where it is used: made once."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        self._array = array
+        self._copy: Any = None
+
+    def beside(self, neighbour: Any) -> Any:
+        """Return the array, of the kind of a neighbour; all of these lie in one place."""
+        if isinstance(neighbour, np.ndarray):
+            return self._array
+        if self._copy is None:
+            self._copy = beside(neighbour, self._array)
+        return self._copy
 
 
 @row_loop
@@ -90,9 +162,12 @@ class Factor:
         self._columns = m
         self._matrix = np.zeros((n, -(-m // lanes(8)) * lanes(8)))
         self._matrix[:, :m] = matrix
+        self._placed = Placed(self._matrix[:, :m])
 
-    def __call__(self, rows: np.ndarray) -> np.ndarray:
+    def __call__(self, rows: Any) -> Any:
         """Return rows (k, n) times the matrix."""
+        if not isinstance(rows, np.ndarray):
+            return rows @ self._placed.beside(rows)
         k, n = rows.shape
         width = self._matrix.shape[1]
         steps = -(-k // STEP)
@@ -124,6 +199,7 @@ def _solve_both(lower: Any, x: Any) -> Any:
             x[j] -= factor * lower[i, j]
 
 
+@singledispatch
 def solve_cholesky(lower: np.ndarray, vector: np.ndarray) -> np.ndarray:
     """Return (L L^T)^-1 times a vector (n,), for a lower triangular L (n, n); each of its rows is read twice."""
     x = np.array(vector, np.float64)

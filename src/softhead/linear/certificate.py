@@ -3,7 +3,7 @@
 import numpy as np
 from scipy.special import xlogy
 
-from softhead.kernels.algebra import dot, gap_parts
+from softhead.kernels.algebra import beside, copied, damped_solution, dot, gap_parts, on_host, reach
 from softhead.linear.contract import Objective
 
 
@@ -36,11 +36,11 @@ def duality_gap(objective: Objective, coef: np.ndarray, gradient: np.ndarray) ->
     """
     if objective.l2 == 0.0:
         return np.inf, np.inf
-    intercepts = objective.split(coef)[1]
-    gradient_weights, gradient_intercepts = objective.split(gradient)
+    gradient_weights = objective.split(gradient)[0]
     if not objective.fit_intercept:
         return dot(gradient_weights, gradient_weights) / (2.0 * objective.l2), 0.0
 
+    intercepts, gradient_intercepts = (on_host(objective.split(array)[1]) for array in (coef, gradient))
     moments_targets, pi = objective.target_moments()
     pbar = np.maximum(pi + gradient_intercepts, 0.0)
     # From g_b itself: pbar - pi would lose what is small beside pi.
@@ -67,8 +67,7 @@ def rounding_allowance(objective: Objective, coef: np.ndarray, value: float) -> 
     the error of F is about F times the error of a logit, a sum of n_features products.
     """
     weights, intercepts = objective.split(coef)
-    largest = np.abs(weights).max(axis=0), np.abs(intercepts).max()
-    logits = 1.0 + float(objective.mean_sizes() @ largest[0]) + float(largest[1])
+    logits = 1.0 + reach(weights, objective.mean_sizes()) + float(np.abs(on_host(intercepts)).max())
     return 4.0 * float(np.finfo(np.float64).eps) * float(np.sqrt(objective.n_features + 1)) * logits * abs(value)
 
 
@@ -81,17 +80,12 @@ def polish_intercepts(objective: Objective, coef: np.ndarray, *, target: float) 
             best, best_norm = coef, norm
         if norm <= target or norm > best_norm or not step.any():
             break
-        coef = coef.copy()
-        coef[:, -1] += step
+        coef = copied(coef)
+        coef[:, -1] += beside(coef, step)
     return best
 
 
 def intercept_step(objective: Objective, coef: np.ndarray) -> tuple[float, np.ndarray]:
     """Return ||g_b||_1 at `coef` and the Newton step of the intercepts alone, at half a pass."""
     residual, hessian = objective.intercept_system(coef)
-    norm = float(np.abs(residual).sum())
-    if np.trace(hessian) <= np.finfo(np.float64).tiny:  # every probability is 0 or 1
-        return norm, np.zeros_like(residual)
-    # Singular along the constant vector, which changes no probability: fix it, and classes that are all but empty.
-    hessian += np.trace(hessian) / len(hessian) * (1.0 / len(hessian) + 1e-10 * np.eye(len(hessian)))
-    return norm, -np.linalg.solve(hessian, residual)
+    return float(np.abs(residual).sum()), damped_solution(hessian, residual)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from softhead.kernels.algebra import dot
+from softhead.kernels.algebra import beside, dot, laplacian
 
 if TYPE_CHECKING:  # it is built on this file
     from softhead.linear.objective import LinearSoftmaxObjective
@@ -21,6 +21,9 @@ class Objective(ABC):
     The **coefficient layout** is fixed here: a float64 array of shape (n_classes, n_features + 1), the intercept in the
     last column, or (n_classes, n_features) without one. Products are taken in `dtype`; sums over rows and everything
     of the size of the coefficients are float64.
+
+    Arrays of the size of the coefficients may be of another kind than NumPy's, and lie on another device: `zeros` and
+    `placed` make them, `on_host` of `kernels/algebra.py` brings them back. What has one number a class is NumPy's.
 
     A place of rows provides three sums over them, `loss_sums`, `moment_sums` and `intercept_moments`; for a metric,
     `compiled_gram` and `sample`, rows in memory; and `_widened`. The **law**: the same call gives the same bits, from
@@ -44,6 +47,7 @@ class Objective(ABC):
     """
 
     total_weight: float
+    speed = 1.0  # how many times faster its passes are than the host, on which metrics are made
 
     def __init__(
         self, n_rows: int, n_features: int, n_classes: int, *, l2: float, fit_intercept: bool, dtype: np.dtype
@@ -53,6 +57,27 @@ class Objective(ABC):
         self.shape = (n_classes, n_features + fit_intercept)
         self.passes = 0.0
         self._of_data: dict[str, Any] = {}  # computed once, whatever the penalty
+
+    @property
+    def eps(self) -> float:
+        """The spacing of the numbers next to 1 as far as products keep them apart."""
+        return float(np.finfo(self.dtype).eps)
+
+    @property
+    def pass_work(self) -> float:
+        """What a pass costs in multiply-adds: 2 n_features and the like of 50 for the exponential of each logit.
+
+        It is never cheaper than 2e7, for the calls, and classes are taken in vectors.
+        """
+        return self.n_rows * max(16, self.n_classes) * (2 * self.n_features + 50) / self.speed + 2e7
+
+    def zeros(self) -> Any:
+        """Return coefficients of zero."""
+        return np.zeros(self.shape)
+
+    def placed(self, coef: np.ndarray) -> Any:
+        """Return coefficients of NumPy as the objective takes them."""
+        return coef
 
     @property
     @abstractmethod
@@ -133,19 +158,17 @@ class Objective(ABC):
         """Return F and its gradient where all probabilities are equal, from what a certificate needs in any case."""
         moments, frequencies = self.target_moments()
         mass = float(frequencies.sum())
-        gradient = np.zeros(self.shape)
+        gradient = self.zeros()
         weights, intercepts = self.split(gradient)
         weights[...] = moments.sum(axis=0) / self.n_classes - moments
-        intercepts[...] = mass / self.n_classes - frequencies
+        intercepts[...] = beside(intercepts, mass / self.n_classes - frequencies)
         return mass * float(np.log(self.n_classes)), gradient
 
     def intercept_system(self, coef: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the gradient and the Hessian of F in the intercepts alone: pbar - pi and diag(pbar) - P^T A P."""
         mean, second = self.intercept_moments(coef)
         self.passes += 0.5
-        scale = second.sum(axis=1)
-        hessian = np.diag(scale) - second
-        return mean - self.target_moments()[1], hessian / max(float(scale.sum()), np.finfo(float).tiny)
+        return mean - self.target_moments()[1], laplacian(second)
 
     def target_moments(self) -> tuple[np.ndarray, np.ndarray]:
         """Return X^T A Q as (n_classes, n_features) and pi = sum_i a_i q_i as (n_classes,): they are constant."""

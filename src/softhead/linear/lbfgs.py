@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from softhead.kernels.algebra import add_multiple, dot
+from softhead.kernels.algebra import add_multiple, dot, same
 from softhead.linear.certificate import duality_gap, polish_intercepts, rounding_allowance
 from softhead.linear.contract import Objective
 from softhead.linear.preconditioner import Metric, Preconditioner, affords_hessian, preconditioner
@@ -91,8 +91,7 @@ class _Run:
         self.original = objective
         self.exact = objective if objective.dtype == np.float64 else objective.wide()
         self.working = self.exact if wide else objective
-        # A point that the result can hold needs no other look at the data at the end; this rounds the steps.
-        self.held: Callable[[np.ndarray], np.ndarray] = objective.representable
+        self.rounded = True  # whether points are: one that the result can hold needs no other look at the data
         self.bound = -np.inf if objective.l2 == 0.0 else 0.0  # cross-entropy is never negative
         self.pairs = deque(pairs, maxlen=_MEMORY)
         self.history: list[Progress] = []
@@ -106,6 +105,10 @@ class _Run:
     @property
     def narrow(self) -> bool:
         return self.working is not self.exact
+
+    def held(self, coef: np.ndarray) -> np.ndarray:
+        """Return the coefficients that stand for these."""
+        return self.original.representable(coef) if self.rounded else coef
 
     @property
     def passes(self) -> float:
@@ -141,7 +144,7 @@ class _Run:
                     return "converged"
                 if self.point.value - self.bound <= rounding_allowance(self.exact, self.point.coef, self.point.value):
                     return "precision_limit"
-                self.working, self.held = self.exact, np.asarray
+                self.working, self.rounded = self.exact, False
                 self.ask_below = 0.5 * curved
             if self.n_iter >= max_iter:
                 return "max_iter"
@@ -170,8 +173,8 @@ class _Run:
             elif not self.advance(direction):
                 if self.narrow:
                     self.widen()
-                elif self.held is not np.asarray:
-                    self.held = np.asarray
+                elif self.rounded:
+                    self.rounded = False
                 elif self.pairs:
                     self.pairs.clear()
                 elif not self.cautious:
@@ -208,7 +211,7 @@ class _Run:
             self.point = _Point.at(self.point.coef, self.exact)
             noise = narrow - self.point.gradient
             if unless_noise_below == 0.0 or 0.5 * dot(noise, self.metric.solve(noise)) > unless_noise_below:
-                self.working, self.held = self.exact, np.asarray
+                self.working, self.rounded = self.exact, False
 
     def advance(self, direction: np.ndarray) -> bool:
         """Move along `direction`; False where no step makes progress that the working precision can see."""
@@ -230,7 +233,7 @@ class _Run:
         coef = self.point.coef
         polishable = self.original.fit_intercept and self.original.n_classes <= MAX_INTERCEPT_CLASSES
         if polishable and slack > 0.2 * allowed and gap > (0.8 if self.narrow else 1.0) * allowed:
-            polished = self.working if self.held is np.asarray else self.original
+            polished = self.original if self.rounded else self.working
             coef = self.held(polish_intercepts(polished, coef, target=0.01 * allowed))
         if self.narrow or coef is not self.point.coef:
             self.point = _Point.at(coef, self.exact)
@@ -249,7 +252,7 @@ class _Run:
         if status != "converged" and self.original.l2 > 0.0:
             self.certify()
         coef = self.original.representable(self.point.coef)
-        if not np.array_equal(coef, self.point.coef):
+        if not same(coef, self.point.coef):
             self.point = _Point.at(coef, self.exact)
         gap = self.gap()
         if gap <= self.allowed:
@@ -273,7 +276,7 @@ class _Run:
         value, gap = np.inf, np.inf
         if hasattr(self, "point"):
             coef, value = self.point.coef, self.point.value
-            gap = value - self.bound + 100.0 * float(np.finfo(self.original.dtype).eps) * value
+            gap = value - self.bound + 100.0 * self.original.eps * value
         coef = self.original.representable(coef)
         return Solution(coef, value, gap, "interrupted", self.n_iter, self.passes, self.history)
 
@@ -309,12 +312,12 @@ def line_search(
     slope = dot(direction, start.gradient)
     if not slope < 0.0:
         return None
-    wider = float(np.finfo(objective.dtype).eps / np.finfo(np.float64).eps)
+    wider = objective.eps / float(np.finfo(np.float64).eps)
     noise = wider * rounding_allowance(objective, start.coef, start.value)
     step, low, low_slope, high = 1.0, 0.0, slope, np.inf
     for _ in range(20):
         coef = held(start.coef + step * direction)
-        if np.array_equal(coef, start.coef):
+        if same(coef, start.coef):
             return None
         point = _Point.at(coef, objective)
         new_slope = dot(direction, point.gradient)

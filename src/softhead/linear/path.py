@@ -1,11 +1,13 @@
 """Regularisation paths: one problem under many penalties, each solved from what its neighbours have shown."""
 
+import operator
 from collections import deque
 from collections.abc import Iterator, Sequence
+from functools import reduce
 
 import numpy as np
 
-from softhead.kernels.algebra import dot
+from softhead.kernels.algebra import beside, copied, dot
 from softhead.linear import blas
 from softhead.linear.certificate import intercept_step
 from softhead.linear.contract import Objective
@@ -53,11 +55,11 @@ def solve_path(
     last_l2, n_iter, unbalanced = 0.0, max_iter, False
     for index, l2 in enumerate(l2s):
         current = objective.with_l2(l2)
-        base = np.zeros(objective.shape) if reference is None else reference[index]
+        base = objective.zeros() if reference is None else reference[index]
         start = base + track.predict(l2)
         if unbalanced:
             with blas.one_thread():
-                start[:, -1] += intercept_step(current, start)[1]
+                start[:, -1] += beside(start, intercept_step(current, start)[1])
         # Where one point or two are enough, float32 would only be asked before float64 must be in any case.
         solution = solve(
             current,
@@ -116,12 +118,12 @@ class _Track:
             factors = [np.prod([(x - b) / (a - b) for j, b in enumerate(at) if j != i]) for i, a in enumerate(at)]
         if not np.abs(factors).sum() <= _MOST_MAGNIFIED:
             return self._extrapolated(l2, order - 1)
-        return np.sum([factor * coef for factor, (_, coef) in zip(factors, points, strict=True)], axis=0)
+        return reduce(operator.add, (float(factor) * coef for factor, (_, coef) in zip(factors, points, strict=True)))
 
 
 def _under(pair: Pair, change: float, objective: Objective) -> Pair:
     """Return a pair as it would be under a penalty larger by `change`."""
-    gradient = pair.change.copy()
+    gradient = copied(pair.change)
     step, of_weights = objective.split(pair.step)[0], objective.split(gradient)[0]
     of_weights += change * step
     return Pair(pair.step, gradient, pair.curvature + change * dot(step, step))

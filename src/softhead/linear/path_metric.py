@@ -5,7 +5,7 @@ from typing import Protocol
 
 import numpy as np
 
-from softhead.kernels.algebra import Factor
+from softhead.kernels.algebra import Factor, Placed, copied
 from softhead.linear.contract import Objective
 from softhead.linear.preconditioner import (
     MAX_HESSIAN_SIZE,
@@ -112,7 +112,7 @@ def _gram_cost(objective: Objective) -> float:
     """Return about how many passes over the data the eigenvectors of a Gram matrix cost; see `hessian_cost`."""
     n, d, classes = objective.n_rows, objective.n_features, objective.n_classes
     rows = min(n, max(_MIN_ROWS, _ROWS_PER_FEATURE * d))
-    return (rows * d**2 + 20 * d**3) / (4.0 * (n * classes * (2 * d + 50) + 2e7))
+    return (rows * d**2 + 20 * d**3) / (4.0 * (n * classes * (2 * d + 50) / objective.speed + 2e7))
 
 
 class _EigenGram:
@@ -126,7 +126,7 @@ class _EigenGram:
             self.mean = gram[-1, :-1] / self.mass
             gram = gram[:-1, :-1] - self.mass * np.outer(self.mean, self.mean)
         self.values, vectors = np.linalg.eigh(gram)
-        self.onto, self.back = Factor(vectors), Factor(vectors.T)
+        self.onto, self.back, self.centre = Factor(vectors), Factor(vectors.T), Placed(self.mean)
         # Eigenvectors, unlike factors, lose the smallest columns to the rounding of the largest, or of their own means.
         used = np.diag(gram)[raw > 0.0] + l2
         self.trusted = bool((used > 1e-5 * raw[raw > 0.0]).all() and (used > 1e-10 * used.max(initial=0.0)).all())
@@ -155,14 +155,16 @@ class _UnderPenalty:
     """An eigen-form with a penalty added."""
 
     def __init__(self, gram: _EigenGram, values: np.ndarray) -> None:
-        self._gram, self._values = gram, values
+        self._gram, self._values = gram, Placed(values)
 
     def solve(self, gradient: np.ndarray) -> np.ndarray:
         gram = self._gram
-        n_features = len(gram.mean)
+        n_features, mean = len(gram.mean), gram.centre.beside(gradient)
         intercepts = gradient[:, n_features:]  # none, or one column
-        weights = gradient[:, :n_features] - intercepts * gram.mean if gram.mass else gradient
-        weights = gram.back(gram.onto(weights) / self._values)
+        weights = gradient[:, :n_features] - intercepts * mean if gram.mass else gradient
+        weights = gram.back(gram.onto(weights) / self._values.beside(gradient))
         if not gram.mass:
             return weights
-        return np.column_stack([weights, intercepts[:, 0] / gram.mass - weights @ gram.mean])
+        result = copied(gradient)
+        result[:, :n_features], result[:, n_features] = weights, intercepts[:, 0] / gram.mass - weights @ mean
+        return result

@@ -15,13 +15,14 @@ knows how they are coupled, needs far fewer iterations.
 """
 
 import copy
+import math
 from collections.abc import Iterator
 from contextlib import nullcontext
 from typing import Any, Protocol
 
 import numpy as np
 
-from softhead.kernels.algebra import Factor, solve_cholesky
+from softhead.kernels.algebra import Factor, Placed, on_host, solve_cholesky
 from softhead.kernels.residuals import probabilities
 from softhead.linear import blas
 from softhead.linear.contract import Objective
@@ -84,7 +85,7 @@ def hessian_cost(objective: Objective) -> float:
     Symmetry saves half of its products.
     """
     size = objective.shape[0] * objective.shape[1]
-    return (0.4 * _hessian_rows(objective) * size**2 + 0.6 * size**3) / _pass_work(objective)
+    return (0.4 * _hessian_rows(objective) * size**2 + 0.6 * size**3) / objective.pass_work
 
 
 def _hessian_rows(objective: Objective) -> int:
@@ -93,20 +94,12 @@ def _hessian_rows(objective: Objective) -> int:
     return min(objective.n_rows, max(least, min(wanted, most)))
 
 
-def _pass_work(objective: Objective) -> float:
-    """Return what a pass costs in multiply-adds: 2 n_features and the like of 50 for the exponential of each logit.
-
-    It is never cheaper than 2e7, for the calls, and classes are taken in vectors.
-    """
-    return objective.n_rows * max(16, objective.n_classes) * (2 * objective.n_features + 50) + 2e7
-
-
 class Hessian:
     """The Hessian itself, class coupling and all, of rows at a fixed stride."""
 
     def __init__(self, objective: Objective, coef: np.ndarray) -> None:
         stride = objective.n_rows // _hessian_rows(objective)
-        with blas.all_threads() if coef.size >= _THREADED_SIZE else nullcontext():
+        with blas.all_threads() if math.prod(objective.shape) >= _THREADED_SIZE else nullcontext():
             coupled = objective.compiled_coupling(coef, stride)
             if coupled is None:
                 coupled = _coupling(objective, coef, stride)
@@ -145,6 +138,7 @@ class Hessian:
 
 def _coupling(objective: Objective, coef: np.ndarray, stride: int) -> np.ndarray:
     """Return the mean of (p_i (x) x~_i)(p_i (x) x~_i)^T over every `stride`-th row, by BLAS."""
+    coef = on_host(coef)
     coupled = np.zeros((coef.size, coef.size))
     sample = objective.sample(stride)
     for rows, block, p in sample._logits(coef):
@@ -161,7 +155,7 @@ class _FeatureGram:
 
     def __init__(self, objective: Objective, coef: np.ndarray | None, budget: float = 0.0) -> None:
         # In proportion to what the run has cost: late in a long one all rows are worth it.
-        wanted = max(_MIN_ROWS, int(0.5 * budget * _pass_work(objective) / (0.5 * objective.n_features**2)))
+        wanted = max(_MIN_ROWS, int(0.5 * budget * objective.pass_work / (0.5 * objective.n_features**2)))
         if coef is None:
             wanted = max(wanted, _ROWS_PER_FEATURE * objective.n_features)
         stride = max(1, objective.n_rows // wanted)
@@ -189,15 +183,17 @@ class _RowGram:
 
     def __init__(self, objective: Objective, coef: np.ndarray | None) -> None:
         parts = [_with_intercept(objective, block, np.sqrt(w)) for block, w in _weighted_rows(objective, coef, 1)]
-        self._rows = np.concatenate(parts)
-        gram = (self._rows @ self._rows.T).astype(np.float64)
+        rows = np.concatenate(parts)
+        self._rows = Placed(rows)
+        gram = (rows @ rows.T).astype(np.float64)
         # Without a penalty the metric still needs a floor; the intercept's missing penalty is lent to it here as well.
         self._l2 = max(objective.l2, 1e-6 * float(np.trace(gram)) / len(gram))
         gram[np.diag_indices(len(gram))] += self._l2
         self._inverse = _Inverse(gram)
 
     def solve(self, gradient: np.ndarray) -> np.ndarray:
-        return (gradient - self._inverse.solve(gradient @ self._rows.T) @ self._rows) / self._l2
+        rows = self._rows.beside(gradient)
+        return (gradient - self._inverse.solve(gradient @ rows.T) @ rows) / self._l2
 
 
 class _Diagonal:
@@ -212,10 +208,10 @@ class _Diagonal:
             if objective.fit_intercept:
                 diagonal[-1] += w.sum()
         diagonal[: objective.n_features] += objective.l2
-        self._diagonal = np.maximum(diagonal, 1e-12 * diagonal.max())
+        self._diagonal = Placed(np.maximum(diagonal, 1e-12 * diagonal.max()))
 
     def solve(self, gradient: np.ndarray) -> np.ndarray:
-        return gradient / self._diagonal
+        return gradient / self._diagonal.beside(gradient)
 
 
 def _weighted_rows(objective: Objective, coef: np.ndarray | None, stride: int) -> Iterator[tuple[Any, np.ndarray]]:
@@ -226,7 +222,7 @@ def _weighted_rows(objective: Objective, coef: np.ndarray | None, stride: int) -
         for rows, block in sample.blocks:
             yield block, 0.5 * sample.row_weights[rows]
         return
-    for rows, block, p in sample._logits(coef):
+    for rows, block, p in sample._logits(on_host(coef)):
         probabilities(p)
         spread = 1.0 - np.einsum("ij,ij->i", p, p, dtype=np.float64)
         yield block, sample.row_weights[rows] * np.maximum(spread, 0.0) / (objective.n_classes - 1)
@@ -255,8 +251,9 @@ class _Inverse:
         diagonal = np.diag(matrix)
         # A column of zeros without a penalty has no curvature at all, and gets some.
         floor = np.max(diagonal, initial=0.0) * 1e-30 + np.finfo(np.float64).tiny
-        self._scale = 1.0 / np.sqrt(np.maximum(diagonal, floor))
-        scaled = matrix * self._scale[:, None] * self._scale
+        scale = 1.0 / np.sqrt(np.maximum(diagonal, floor))
+        self._scale = Placed(scale)
+        scaled = matrix * scale[:, None] * scale
         for relative in (0.0, 1e-12, 1e-9, 1e-6, 1e-3, 1.0):  # as little as rounding needs
             scaled[np.diag_indices_from(scaled)] = 1.0 + relative
             try:
@@ -266,16 +263,17 @@ class _Inverse:
                 continue
         else:
             root = np.eye(len(matrix))
-        self._root = root if one else None
+        self._root = Placed(root) if one else None
         if not one:
             root = _inverse_of_lower(root)
             self._down, self._up = Factor(root.T), Factor(root)
 
     def solve(self, rows: np.ndarray) -> np.ndarray:
         """Return the inverse applied to every row."""
+        scale = self._scale.beside(rows)
         if self._root is not None:
-            return solve_cholesky(self._root, rows[0] * self._scale)[None] * self._scale
-        return self._up(self._down(rows * self._scale)) * self._scale
+            return solve_cholesky(self._root.beside(rows), rows[0] * scale)[None] * scale
+        return self._up(self._down(rows * scale)) * scale
 
 
 def _inverse_of_lower(matrix: np.ndarray) -> np.ndarray:
