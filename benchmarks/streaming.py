@@ -4,10 +4,16 @@ Run it as a script; at full size the file has 3 GB:
 
     python benchmarks/streaming.py [--rows 6000000] [--classes 50] [--kills 10] [--folder DIR]
 
+With --reading, only the speed of reading is measured: of pyarrow's scan alone, of the arithmetic alone on the same rows
+in memory, and of a pass, which does both. With --scoring, only `softhead predict` and `softhead evaluate`.
+
 Every measurement is a process of its own, whose peak memory is its own.
 """
 
 import argparse
+import contextlib
+import hashlib
+import io
 import json
 import platform
 import random
@@ -32,6 +38,8 @@ def main():
     parser.add_argument("--kills", type=int, default=0, help="how often the fit is killed and resumed")
     parser.add_argument("--folder", help="for the file; a temporary one by default")
     parser.add_argument("--skip-memory", action="store_true", help="no fit in memory to compare with")
+    parser.add_argument("--reading", action="store_true", help="nothing but the speed of reading")
+    parser.add_argument("--scoring", action="store_true", help="nothing but predict and evaluate by the command line")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     parser.add_argument("--arguments", type=json.loads, default={}, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -53,14 +61,12 @@ def compare(options, folder):
         f"written in {made['seconds']:.0f} s"
     )
 
-    scan = run("scan", path=path)
-    print(f"pyarrow alone reads     {size / scan['seconds']:.2f} GB/s (the file is in the system's cache)")
-    rows = run("read", path=path)
-    print(f"as blocks of rows       {size / rows['seconds']:.2f} GB/s")
-    once = run("passes", path=path)
-    print(f"passes over the file    {size / once['streamed']:.2f} GB/s: {once['streamed']:.2f} s each")
-    print(f"arithmetic alone        {size / once['arithmetic']:.2f} GB/s: {once['arithmetic']:.2f} s a pass")
-
+    if options.scoring:
+        score(folder, path)
+        return
+    reading(path, size)
+    if options.reading:
+        return
     streamed = run("fit", path=path, tol=options.tol, coef=str(folder / "streamed.npy"))
     report("streamed", streamed)
     if not options.skip_memory:
@@ -71,6 +77,43 @@ def compare(options, folder):
     print(f"float64, {small['rows']} rows, tol=1e-10: coefficients differ by {small['difference']:.1e} at most")
     if options.kills:
         kill(options, folder, path, streamed)
+
+
+def reading(path, size):
+    """Print what a pass over the file costs, beside what it cannot do without."""
+    found = run("passes", path=path)
+
+    def line(name, key):
+        wall, used = found[key]
+        print(f"{name:28} {wall:6.3f} s, {size / wall:5.2f} GB/s, {used:6.3f} s of processors")
+
+    line("pyarrow's scan alone", "scan")
+    line("the same, not buffered ahead", "lean_scan")
+    line("blocks of rows", "blocks")
+    line("arithmetic alone, in memory", "arithmetic")
+    line("a pass over the file", "pass")
+    scan, lean, both = (found[key] for key in ("scan", "lean_scan", "pass"))
+    sum_of_parts = (lean[1] + found["arithmetic"][1]) / found["processors"]
+    print(
+        f"a pass takes {both[0] / scan[0]:.2f} scans, {both[0] / lean[0]:.2f} of the faster ones, and "
+        f"{both[0] / (lean[0] + found['arithmetic'][0]):.2f} times one of these and the arithmetic after each other;\n"
+        f"the processors are busy for {both[1] / both[0] / found['processors']:.0%} of it; the two alone would keep "
+        f"all {found['processors']} busy for {sum_of_parts:.3f} s"
+    )
+
+
+def score(folder, path):
+    """Predict and evaluate from the file, in blocks and in memory, and compare what is written."""
+    model, outputs = str(folder / "model"), {}
+    run("softhead_command", arguments=["train", path, "--target", "y", "--stream", "--out", model, "-q"])
+    for way in ("--stream", "--in-memory"):
+        out = folder / f"{way}.parquet"
+        for name, more in (("predict", ["-o", str(out)]), ("evaluate", ["--json"])):
+            done = run("softhead_command", arguments=[name, model, path, way, *more])
+            print(f"{name} {way:12} {done['seconds']:6.1f} s, peak memory {done['peak']:.0f} MB")
+            outputs[name, way] = done["stdout"] if name == "evaluate" else hashlib.sha256(out.read_bytes()).digest()
+    same = all(outputs[name, "--stream"] == outputs[name, "--in-memory"] for name in ("predict", "evaluate"))
+    print(f"what they give is {'the same, byte for byte' if same else 'DIFFERENT'}")
 
 
 def kill(options, folder, path, streamed):
@@ -153,61 +196,76 @@ def write(path, rows, features, classes):
     return {"seconds": time.perf_counter() - begin}
 
 
-def scan(path):
+def passes(path):
+    """Time pyarrow's scans, blocks of rows, the arithmetic on as many rows that are in memory, and passes."""
     from pyarrow import parquet
 
-    def once():
-        with parquet.ParquetFile(path) as file:
+    from softhead import open_rows
+    from softhead.kernels.processors import processors
+    from softhead.linear.stream import StreamedObjective, survey
+    from softhead.linear.summed import Part
+
+    def scan(**options):
+        with parquet.ParquetFile(path, **options) as file:
             for _ in file.iter_batches(batch_size=GROUP_ROWS):
                 pass
 
-    return {"seconds": fastest(once)}
-
-
-def read(path):
-    from softhead import open_rows
-
-    source = open_rows(path, target="y")
-
-    def once():
-        for _ in source:
-            pass
-
-    return {"seconds": fastest(once)}
-
-
-def passes(path):
-    """Time passes over the file, and the same arithmetic on a block that is in memory, as often."""
-    from softhead import open_rows
-    from softhead.linear.stream import StreamedObjective, survey
-    from softhead.linear.summed import Part
+    def blocks():
+        for block in source.blocks:
+            source.blocks.take_back(block[0])
 
     source = open_rows(path, target="y")
     found = survey(source.blocks)
     ones = np.ones(len(found.classes))
     objective = StreamedObjective(source.blocks, found, factors=ones, l2=1e-6, fit_intercept=True)
     coef = 0.01 * np.random.default_rng(0).standard_normal(objective.shape)
-    objective.loss_gradient(coef)
-    X, y, _ = next(iter(source))
-    part = Part(X, np.searchsorted(found.classes, y), np.ones(len(y)))
-    times = -(-found.n_rows // len(y))
+    parts, held = [], 0
+    for X, y, _ in source:  # more of them than a cache holds
+        parts.append(Part(X, np.searchsorted(found.classes, y), np.ones(len(y))))
+        held += len(y)
+        if held * X.shape[1] >= 2**26:
+            break
+    times = max(1, found.n_rows // held)
 
     def arithmetic():
-        for _ in range(times):
+        for part in times * parts:
             objective.part_sums(part, "loss_sums", coef)
 
-    seconds = fastest(lambda: objective.loss_gradient(coef))
-    return {"streamed": seconds, "arithmetic": fastest(arithmetic) * found.n_rows / (times * len(y))}
+    measured = fastest(
+        {
+            "scan": scan,
+            "lean_scan": lambda: scan(pre_buffer=False),
+            "blocks": blocks,
+            "arithmetic": arithmetic,
+            "pass": lambda: objective.loss_gradient(coef),
+        }
+    )
+    share = found.n_rows / (times * held)
+    measured["arithmetic"] = tuple(share * seconds for seconds in measured["arithmetic"])
+    return {**measured, "processors": processors()}
 
 
-def fastest(function, repeats=3):
-    function()
-    best = np.inf
-    for _ in range(repeats):
-        begin = time.perf_counter()
-        function()
-        best = min(best, time.perf_counter() - begin)
+def fastest(functions, repeats=5):
+    """Return the least seconds of each function, called in turn, and those of the processors then."""
+    best = {}
+    for repeat in range(repeats + 1):
+        for name, function in functions.items():
+            wall, used = time.perf_counter(), time.process_time()
+            function()
+            took = time.perf_counter() - wall, time.process_time() - used
+            if repeat:  # the first time, loops are compiled and memory is new
+                best[name] = min(best.get(name, took), took)
     return best
+
+
+def softhead_command(arguments):
+    from softhead.app.cli import app
+
+    begin = time.perf_counter()
+    text = io.StringIO()
+    with contextlib.redirect_stdout(text):
+        app(arguments, standalone_mode=False)
+    return {"seconds": time.perf_counter() - begin, "peak": peak(), "stdout": text.getvalue()}
 
 
 def fit(path, tol, coef, checkpoint=None):
@@ -264,7 +322,7 @@ def outcome(model):
     }
 
 
-WORKERS = {function.__name__: function for function in (write, scan, read, passes, fit, fit_in_memory, agree)}
+WORKERS = {function.__name__: function for function in (write, passes, softhead_command, fit, fit_in_memory, agree)}
 
 if __name__ == "__main__":
     main()

@@ -320,7 +320,7 @@ def test_an_old_output_survives_a_failure(table, monkeypatch):
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
-        write_columns({"label": np.array(["a"], object)}, "out.csv")
+        write_columns([{"label": np.array(["a"], object)}], "out.csv")
     with open("out.csv") as file:
         assert file.read() == "old"
     assert sorted(os.listdir()) == ["mixed.csv", "out.csv"]

@@ -8,7 +8,9 @@ import pytest
 from scipy import sparse
 from sklearn.datasets import load_digits
 
+import softhead
 from softhead import RowSource, SoftmaxClassifier, SoftmaxClassifierCV
+from softhead.kernels import threads
 from softhead.linear import stream
 from softhead.linear.labels import LabelCodes, unique_labels
 from softhead.linear.prefetch import prefetched, prefetching
@@ -254,3 +256,10 @@ def test_reading_ahead_keeps_order_bounds_and_errors():
     iterator.close()
     assert len(made) < 8
     assert not [thread for thread in threading.enumerate() if thread.name == "softhead-reader"]
+
+
+def test_a_limit_on_threads_holds_for_the_thread_that_reads_ahead():
+    with softhead.num_threads(1), prefetching(lambda: iter([threads.several()])) as ahead:
+        assert list(ahead) == [False]
+    with softhead.num_threads(3), prefetching(lambda: iter([threads.several()])) as ahead:
+        assert list(ahead) == [True]

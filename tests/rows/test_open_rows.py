@@ -205,3 +205,50 @@ def test_files_of_a_folder_have_one_type_a_column(tmp_path):
 
 def test_names_are_public():
     assert softhead.open_rows is open_rows
+
+
+def test_memory_given_back_is_written_again_and_no_other(tmp_path):
+    from pyarrow import parquet
+
+    rng = np.random.default_rng(4)
+    n, rows = 40_000, 17_000  # several stripes for the threads, and blocks that begin inside a row group
+    X = rng.normal(size=(n, 20)).astype(np.float32)
+    y = rng.integers(0, 3, n)
+    table = pa.table({f"x{j}": X[:, j] for j in range(20)} | {"y": y})
+    gaps = np.where(np.arange(n) % 1000 == 7, np.nan, X[:, 5])
+    table = table.set_column(5, "x5", pa.array(gaps, pa.float32(), from_pandas=True))
+    parquet.write_table(table, tmp_path / "t.parquet", row_group_size=7001)
+    X[:, 5] = gaps
+    blocks = open_rows(tmp_path / "t.parquet", target="y", block_rows=rows).blocks
+    first, second, third = (block[0] for block in blocks)
+    np.testing.assert_array_equal(np.concatenate([first, second, third]), X)
+
+    for useless in (first[:, :3], first[:100], first.astype(np.float64), first.T, np.empty((rows, 3), np.float32), "X"):
+        blocks.take_back(useless)
+    iterator = iter(blocks)
+    assert next(iterator)[0] is not first
+    blocks.take_back(second)
+    again = next(iterator)[0]
+    assert again is second
+    np.testing.assert_array_equal(again, X[rows : 2 * rows])
+    np.testing.assert_array_equal(next(iterator)[0], X[2 * rows :])
+    np.testing.assert_array_equal(first, X[:rows])
+
+
+def test_a_fit_whose_blocks_share_memory_has_the_bits_of_one_whose_blocks_do_not(tmp_path):
+    from pyarrow import parquet
+
+    rng = np.random.default_rng(5)
+    X = rng.normal(size=(3000, 18)).astype(np.float32)
+    y = np.digitize(X[:, 0] + rng.normal(size=3000), [-0.5, 0.5])
+    parquet.write_table(pa.table({f"x{j}": X[:, j] for j in range(18)} | {"y": y}), tmp_path / "t.parquet")
+    source = open_rows(tmp_path / "t.parquet", target="y", block_rows=500)
+    shared = SoftmaxClassifier().fit(source)
+    assert len(source.blocks._free) >= 1
+    apart = SoftmaxClassifier().fit(
+        RowSource(lambda: iter(open_rows(tmp_path / "t.parquet", target="y", block_rows=500)))
+    )
+    held = SoftmaxClassifier().fit(RowSource([(X[k : k + 500], y[k : k + 500]) for k in range(0, 3000, 500)]))
+    for other in (apart, held):
+        np.testing.assert_array_equal(shared.coef_, other.coef_)
+        assert shared.objective_ == other.objective_

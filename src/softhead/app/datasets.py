@@ -191,7 +191,7 @@ def _load_file(source: str | Path, target: str | None, features: str | None, kno
         raise ContentError("has no rows")
     labels = None if target is None else table_labels(table, target, known.target_kind, place)
     if text is not None:
-        return Dataset(name, _only_text(table, text, target), labels, target)
+        return Dataset(name, only_text(table, text, target), labels, target)
     if target is None:
         return Dataset(name, table, None, None)
     if len(table.column_names) == 1:
@@ -299,7 +299,7 @@ def _only_candidate(archive: Any, target: str | None, labels: NDArray[Any] | Non
     )
 
 
-def _only_text(table: Any, text: str, target: str | None) -> Any:
+def only_text(table: Any, text: str, target: str | None) -> Any:
     """Return the table of one column, which must be text."""
     from pyarrow import types
 

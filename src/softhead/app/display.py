@@ -5,8 +5,9 @@ import math
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,12 @@ from softhead.app.training import Record, Sweep, Trained
 from softhead.cross_validation import SoftmaxClassifierCV
 from softhead.estimator import SoftmaxClassifier
 from softhead.model_file import ModelFile
+from softhead.rows.arrow import grouped
 
 Summary = dict[str, Any]
 
 _PROGRESS_AFTER = 1.0  # seconds: a shorter fit shows nothing
+_GROUP_ROWS, _GROUP_NUMBERS = 2**20, 2**22  # at most, in a row group of Parquet, which is held in memory
 _NOTES = {"gap": "  (the objective is at most this far above its minimum)"}
 _NAMES = {
     "rows_tested": "rows tested",
@@ -220,23 +223,35 @@ def warnings_as_lines(quiet: bool) -> Iterator[None]:
         yield
 
 
-def write_columns(columns: dict[str, np.ndarray], out: str) -> None:
-    """Write columns of equal length as CSV or Parquet: to a file, complete or not at all, or to stdout ("-")."""
+def write_columns(blocks: Iterable[dict[str, np.ndarray]], out: str) -> None:
+    """Write blocks of columns as CSV or Parquet: to a file, complete or not at all, or to stdout ("-"), as they come.
+
+    The bytes do not depend on where blocks end.
+    """
     import pyarrow as pa
     from pyarrow import csv, parquet
 
-    table = pa.table({name: pa.array(column) for name, column in columns.items()})
+    tables = iter(pa.table({name: pa.array(column) for name, column in columns.items()}) for columns in blocks)
+    first = next(tables)
     if out == "-":
         if sys.stdout is None:
             raise OSError("standard output is closed")
-        csv.write_csv(table, sys.stdout.buffer)
+        with csv.CSVWriter(sys.stdout.buffer, first.schema) as writer:
+            for table in chain([first], tables):
+                writer.write_table(table)
         sys.stdout.flush()
         return
     with atomic_output(out) as file:
         if out.lower().endswith(".csv"):
-            csv.write_csv(table, file)
-        else:
-            parquet.write_table(table, file)
+            with csv.CSVWriter(file, first.schema) as writer:
+                for table in chain([first], tables):
+                    writer.write_table(table)
+            return
+        with parquet.ParquetWriter(file, first.schema) as writer:
+            rows = max(1, min(_GROUP_ROWS, _GROUP_NUMBERS // first.num_columns))
+            batches = chain.from_iterable(table.to_batches() for table in chain([first], tables))
+            for group in grouped(batches, rows):
+                writer.write_table(pa.Table.from_batches(group).combine_chunks(), row_group_size=rows)
 
 
 def _fit(classifier: SoftmaxClassifier) -> Summary:

@@ -1,5 +1,6 @@
 """Every figure of a model on labelled rows, before and after its temperature: what `evaluate` and the report show."""
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,7 +12,9 @@ from softhead.functional import log_softmax
 
 CONFIDENCE = 0.95  # of every interval
 N_BINS = 15
-_ENTRIES_AT_ONCE = 1 << 22  # probabilities that are held at one time
+_ENTRIES_AT_ONCE = 1 << 22  # probabilities, or features, that are held at one time
+_MOST_AT_ONCE = 65_536  # rows
+_MOST_DENSE = 2048  # features: rows of more of them are mostly sparse
 
 
 class Outcomes(NamedTuple):
@@ -74,6 +77,15 @@ class Evaluation(NamedTuple):
     uncalibrated_outcomes: Outcomes | None
 
 
+def rows_at_once(classifier: SoftmaxClassifier) -> int:
+    """Return how many rows a classifier is applied to at a time.
+
+    A matrix product may give a row other last bits beside others: whoever wants the same ones cuts the rows here.
+    """
+    width = max(len(classifier.classes_), min(classifier.n_features_in_, _MOST_DENSE))
+    return max(1, min(_MOST_AT_ONCE, _ENTRIES_AT_ONCE // width))
+
+
 def evaluation(classifier: SoftmaxClassifier, matrix: Any, target: np.ndarray) -> Evaluation:
     """Return the figures of a classifier on encoded rows and labels that it knows.
 
@@ -88,16 +100,38 @@ def evaluation(classifier: SoftmaxClassifier, matrix: Any, target: np.ndarray) -
     Evaluation
     """
     true = np.searchsorted(classifier.classes_, target.astype(classifier.classes_.dtype))
+    step = rows_at_once(classifier)
+    return evaluation_of_blocks(classifier, (matrix[k : k + step] for k in range(0, len(true), step)), true)
+
+
+def evaluation_of_blocks(classifier: SoftmaxClassifier, blocks: Iterable[Any], true: np.ndarray) -> Evaluation:
+    """Return the figures of a classifier on encoded rows that come block by block.
+
+    About 100 bytes a row are held: its outcomes, and what their order and their intervals need.
+
+    Parameters
+    ----------
+    classifier : SoftmaxClassifier
+    blocks : iterable
+        Of rows as `evaluation` takes them: `rows_at_once` of them, but for the last ones.
+    true : ndarray of int
+        The places of all labels in the classifier's ``classes_``.
+
+    Returns
+    -------
+    Evaluation
+    """
     temperature = float(classifier.temperature_)
     temperatures = [temperature] if temperature == 1.0 else [temperature, 1.0]
     n_rows, n_classes = len(true), len(classifier.classes_)
     classes = np.arange(n_classes)
     outcomes = [Outcomes(true, np.empty(n_rows, np.intp), *np.empty((3, n_rows))) for _ in temperatures]
     bins = [Bins(n_rows, n_classes, n_bins=N_BINS) for _ in temperatures]
-    step = max(1, _ENTRIES_AT_ONCE // n_classes)
-    for start in range(0, n_rows, step):
-        rows = slice(start, start + step)
-        scores = classifier.decision_function(matrix[rows])
+    start = 0
+    for matrix in blocks:
+        scores = classifier.decision_function(matrix)
+        rows = slice(start, start + len(scores))
+        start = rows.stop
         logits = np.stack([np.zeros_like(scores), scores], axis=1) if scores.ndim == 1 else scores
         at = np.arange(len(logits))
         for one, by_class, divisor in zip(outcomes, bins, temperatures, strict=True):

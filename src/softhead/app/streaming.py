@@ -4,7 +4,7 @@ import hashlib
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -14,7 +14,7 @@ from scipy import sparse
 from sklearn.pipeline import make_pipeline
 
 from softhead.app.csv_table import ContentError
-from softhead.app.datasets import DataError, Dataset, table_labels
+from softhead.app.datasets import DataError, Dataset, TargetKind, table_labels
 from softhead.app.evaluation import evaluation
 from softhead.app.training import Record, Trained
 from softhead.estimator import SoftmaxClassifier
@@ -74,64 +74,98 @@ def available_memory(root: Path) -> float:
 class TableFile:
     """A Parquet file whose rows are read in blocks.
 
+    Parameters
+    ----------
+    path : Path
+    target : str or None
+        The column with the labels.
+    used : collection of str, optional
+        The columns that are read beside the target; all where one of them is missing, or by default.
+
     Attributes
     ----------
     name, target : str
     n_rows : int
     """
 
-    def __init__(self, path: Path, target: str) -> None:
+    def __init__(self, path: Path, target: str | None, used: Collection[str] | None = None) -> None:
         from pyarrow import parquet
 
         self.path, self.name, self.target = path, path.stem, target
-        self.n_rows: int = parquet.read_metadata(path).num_rows
-        self._columns = list(schema_of(path).names)
-        if target not in self._columns:
+        try:
+            self.n_rows: int = parquet.read_metadata(path).num_rows
+            self._columns = list(schema_of(path).names)
+        except (OSError, ValueError) as error:
+            raise DataError(f"is truncated, damaged or not a .parquet file ({str(error).splitlines()[0]})") from None
+        if target is not None and target not in self._columns:
             raise DataError(f"no column {target!r}; there are {', '.join(map(repr, self._columns[:20]))}")
         if repeated := [column for column, count in Counter(self._columns).items() if count > 1]:
             raise DataError(f"more than one column is named {repeated[0]!r}")
         if not self.n_rows:
             raise DataError("has no rows")
-        if len(self._columns) == 1:
+        if target is not None and len(self._columns) == 1:
             raise DataError(f"has no column beside the target {target!r}")
+        if used and set(used) <= set(self._columns):
+            self._columns = [name for name in self._columns if name in used or name == target]
 
-    def tables(self) -> Iterator[tuple[int, Any]]:
-        """Yield blocks of rows as tables, with the number of their first row."""
+    def tables(self, rows: int | None = None, *, only: np.ndarray | None = None) -> Iterator[tuple[int, Any]]:
+        """Yield blocks of so many rows as tables, with the number of the first row: of `only` those of a mask."""
         import pyarrow as pa
 
-        rows = max(1024, _BLOCK_BYTES // (8 * len(self._columns)))
+        rows = rows or max(1024, _BLOCK_BYTES // (8 * len(self._columns)))
         first = 0
-        for batches in grouped(batches_of(self.path, self._columns, rows), rows):
+        for batches in grouped(self._batches(self._columns, rows, only), rows):
             table = pa.Table.from_batches(batches)
             yield first, table
             first += table.num_rows
 
+    def targets(self) -> Iterator[tuple[int, Any]]:
+        """Yield blocks of rows as tables of the target alone, with the number of the first row."""
+        import pyarrow as pa
+
+        first = 0
+        for batch in self._batches([str(self.target)], _CHUNK, None):
+            yield first, pa.Table.from_batches([batch])
+            first += batch.num_rows
+
     def split(self, table: Any, first: int) -> tuple[Any, np.ndarray]:
         """Return the features and the labels of a block."""
+        return table.drop_columns([self.target]), self.labels(table, first, None)
+
+    def labels(self, table: Any, first: int, kind: TargetKind | None) -> np.ndarray:
+        """Return the labels of a block, of the kind of a model's if that is known."""
         try:
-            labels = table_labels(table, self.target, None, lambda row, column=None: f"row {first + row + 1}")
+            return table_labels(table, str(self.target), kind, lambda row, column=None: f"row {first + row + 1}")
         except ContentError as fault:
             raise DataError(str(fault)) from None
-        return table.drop_columns([self.target]), labels
+
+    def _batches(self, columns: list[str], rows: int, only: np.ndarray | None) -> Iterator[Any]:
+        import pyarrow as pa
+
+        first = 0
+        try:
+            for batch in batches_of(self.path, columns, rows):
+                last = first + batch.num_rows
+                yield batch if only is None else batch.filter(pa.array(only[first:last]))
+                first = last
+        except (OSError, ValueError) as error:
+            raise DataError(f"cannot be read from row {first + 1} on: {str(error).splitlines()[0]}") from None
 
 
-def opened(data: str, target: str | None, *, wanted: bool | None, alone: bool, quiet: bool) -> TableFile | None:
-    """Return the file whose rows are to be read in blocks: as `wanted`, else by its size, of which it tells.
+def wants_blocks(data: str, *, wanted: bool | None, alone: bool, quiet: bool, but: str = "") -> bool:
+    """Return whether the rows of a file are to be read in blocks: as `wanted`, else by its size, of which it tells.
 
-    None where it is read as a whole. With other options that need all rows, it is not `alone`, and always read so.
+    They are not with other options that need all rows, which `but` names: then it is not `alone`.
     """
-    possible = alone and target is not None and Path(data).suffix.lower() == ".parquet" and Path(data).is_file()
+    possible = alone and Path(data).suffix.lower() == ".parquet" and Path(data).is_file()
     if wanted and not possible:
-        raise typer.BadParameter(
-            "only for .parquet files, and without --sweep, --calibrate, --dask, --scheduler and --text",
-            param_hint="--stream",
-        )
+        raise typer.BadParameter(f"only for .parquet files{but}", param_hint="--stream")
     if wanted is None and possible:
         need = needs(Path(data))
         wanted = need.needed > need.available
         if wanted and not quiet:
             print(f"softhead: {data} is read block by block: {need}", file=sys.stderr)
-    return TableFile(Path(data), str(target)) if wanted else None
+    return bool(wanted)
 
 
 def train(
@@ -155,7 +189,7 @@ def train(
     classifier.fit(RowSource(blocks))
     matrix, target, print_ = _held_out(file, packed, encoder)
     known = np.isin(target, classifier.classes_)  # one that no other row has cannot be scored
-    record = Record(file.name, file.target, None, test_size, seed, file.n_rows, packed, print_)
+    record = Record(file.name, str(file.target), None, test_size, seed, file.n_rows, packed, print_)
     scores = evaluation(classifier, matrix[known], target[known]) if known.any() else None
     data = Dataset(file.name, range(file.n_rows), None, file.target)
     return data, Trained(make_pipeline(encoder, classifier), record, scores, time.perf_counter() - start, [])

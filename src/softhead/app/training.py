@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
@@ -11,7 +11,7 @@ from sklearn.model_selection import StratifiedKFold
 from sklearn.pipeline import Pipeline, make_pipeline
 
 from softhead.app.datasets import DataError, Dataset, KnownColumns
-from softhead.app.evaluation import Evaluation, evaluation
+from softhead.app.evaluation import Evaluation, evaluation, rows_at_once
 from softhead.calibration import fit_temperature, one_a_class, out_of_fold_logits, tempered
 from softhead.cross_validation import SoftmaxClassifierCV
 from softhead.estimator import SoftmaxClassifier
@@ -19,7 +19,6 @@ from softhead.tables import TableEncoder
 from softhead.text import TextEncoder
 
 _CALIBRATION_SIZE = 0.2  # part of the rows not tested on that is kept for the temperature
-_SCORED_AT_ONCE = 65_536  # rows whose probabilities are held at one time
 
 
 class Record(NamedTuple):
@@ -213,14 +212,8 @@ def scored_rows(model: Pipeline, record: Record | None, data: Dataset) -> Scored
     classifier, target = model[-1], data.target
     if target is None:
         raise DataError("evaluation needs a target")
-    unknown = ~np.isin(target, classifier.classes_)
-    if unknown.any():
-        row = int(unknown.argmax())
-        raise DataError(
-            f"row {row + 1}, column {data.target_name!r}: the label {target[row]!r} is not among the "
-            f"{len(classifier.classes_)} classes that the model knows"
-        )
-    matrix = _encoded(model, data)
+    refuse_unknown(classifier, target, data.target_name)
+    matrix = encoded(model, data)
     if record is not None and record.rows == data.n_rows and record.fingerprint == fingerprint(matrix, target):
         held_out = record.mask()
         if held_out.any():
@@ -228,20 +221,30 @@ def scored_rows(model: Pipeline, record: Record | None, data: Dataset) -> Scored
     return Scored(matrix, target, np.arange(data.n_rows), False)
 
 
-def predictions(model: Pipeline, data: Dataset, *, probabilities: bool) -> dict[str, np.ndarray]:
-    """Return the columns of a prediction: label, its probability and, if asked for, the probability of every class."""
-    classifier, matrix = model[-1], _encoded(model, data)
-    labels = classifier.predict(matrix)
-    top = np.empty(len(labels), classifier.coef_.dtype)
-    every = np.empty((len(labels), len(classifier.classes_)), top.dtype) if probabilities else None
-    for start in range(0, len(labels), _SCORED_AT_ONCE):
-        rows = slice(start, start + _SCORED_AT_ONCE)
-        proba = classifier.predict_proba(matrix[rows])
-        top[rows] = proba.max(axis=1)
-        if every is not None:
-            every[rows] = proba
-    columns = {"label": labels, "probability": top}
-    if every is not None:
+def refuse_unknown(classifier: SoftmaxClassifier, target: np.ndarray, name: str | None, first: int = 0) -> None:
+    """Raise a DataError for the first label that a model does not know; `first` is the number of the first row."""
+    unknown = ~np.isin(target, classifier.classes_)
+    if unknown.any():
+        row = int(unknown.argmax())
+        raise DataError(
+            f"row {first + row + 1}, column {name!r}: the label {target[row]!r} is not among the "
+            f"{len(classifier.classes_)} classes that the model knows"
+        )
+
+
+def predictions(model: Pipeline, data: Dataset, *, probabilities: bool) -> Iterator[dict[str, np.ndarray]]:
+    """Yield the columns of a prediction, some rows after the other; errors in the data come before any of them."""
+    matrix, step = encoded(model, data), rows_at_once(model[-1])
+    for start in range(0, data.n_rows, step):
+        yield predicted(model[-1], matrix[start : start + step], probabilities=probabilities)
+
+
+def predicted(classifier: SoftmaxClassifier, matrix: Any, *, probabilities: bool) -> dict[str, np.ndarray]:
+    """Return what is predicted: labels, their probabilities and, if asked for, the probability of every class."""
+    labels, proba = classifier.predict(matrix), classifier.predict_proba(matrix)
+    columns = {"label": labels, "probability": proba.max(axis=1).astype(classifier.coef_.dtype, copy=False)}
+    if probabilities:
+        every = proba.astype(classifier.coef_.dtype, copy=False)
         columns |= {f"probability_{label}": every[:, c] for c, label in enumerate(classifier.classes_)}
     return columns
 
@@ -292,7 +295,7 @@ def fingerprint(matrix: Any, target: np.ndarray) -> str:
     return digest.hexdigest()
 
 
-def _encoded(model: Pipeline, data: Dataset) -> Any:
+def encoded(model: Pipeline, data: Dataset) -> Any:
     """Return the rows as the classifier takes them; without an encoder, a table must hold its features as numbers."""
     if len(model) > 1:
         return model[:-1].transform(data.features)

@@ -156,6 +156,11 @@ def _available() -> int:
     return processors()
 
 
+def several() -> bool:
+    """Return whether more than one thread may be used."""
+    return _available() > 1
+
+
 def _start(work: Callable[[int], None], n: int, started: list[Future[None]]) -> None:
     """Run work(0), ..., work(n - 1) in the pool, which grows as needed; add what is started to the list.
 

@@ -1,5 +1,6 @@
 """Reads ahead: the next blocks are made by a thread while the present one is worked on."""
 
+import contextvars
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -44,7 +45,8 @@ def prefetched(items: Callable[[], Iterable[T]], depth: int = 1) -> Iterator[T]:
         else:
             put(_END)
 
-    reader = threading.Thread(target=produce, name="softhead-reader", daemon=True)
+    run = contextvars.copy_context().run  # so that a limit on threads holds for it too
+    reader = threading.Thread(target=run, args=(produce,), name="softhead-reader", daemon=True)
     try:
         reader.start()
     except RuntimeError:

@@ -286,6 +286,7 @@ class StreamedObjective(SummedObjective):
         """Return the sums of all blocks, in one pass over them."""
         total: tuple[Any, ...] | None = None
         n_rows = 0
+        take_back = getattr(self._source, "take_back", None)
         with prefetching(self._parts) as parts:
             for block, part in parts:
                 n_rows += part.X.shape[0]
@@ -295,6 +296,9 @@ class StreamedObjective(SummedObjective):
                 if not finite:
                     refuse_infinite(block)
                 total = more if total is None else add(total, more)
+                if take_back is not None:
+                    take_back(block.X)
+                del block, part
         if total is None or n_rows != self.n_rows:
             raise ValueError(f"the source has {n_rows} rows in this pass; it had {self.n_rows} before")
         return total

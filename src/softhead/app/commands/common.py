@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, ParamSpec, TypeVar
+from typing import Annotated, Any, NamedTuple, NoReturn, ParamSpec, TypeVar
 
 import typer
 
@@ -30,6 +30,14 @@ Text = Annotated[
 Target = Annotated[str | None, typer.Option(help="The column, or array, with the labels.", show_default=False)]
 AsJson = Annotated[
     bool, typer.Option("--json", help="Print the result as JSON; a number that is infinite or NaN is null.")
+]
+Stream = Annotated[
+    bool | None,
+    typer.Option(
+        "--stream/--in-memory",
+        help="Read a .parquet file block by block; by default where memory would not hold it.",
+        show_default=False,
+    ),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 
@@ -75,27 +83,40 @@ def discard_stdout() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def model_and_data(
-    model: Path, data: str, *, target: str | None, features: str | None, labelled: bool = False
-) -> tuple[Any, Any, Any]:
-    """Read a model as a pipeline, its record if there is one, and data by the names and types of its training."""
-    from sklearn.pipeline import make_pipeline
+class Stored(NamedTuple):
+    """A model as a pipeline, its record if there is one, and the names of the target and of the features' array."""
 
-    from softhead.app import training
-    from softhead.app.datasets import load_data
-    from softhead.model_file import read_model
+    model: Any
+    record: Any
+    target: str | None
+    features: str | None
 
-    stored = read_model(model)
-    fitted = stored.model if hasattr(stored.model, "steps") else make_pipeline(stored.model)
-    record = training.Record.read(stored.record)
-    if labelled and target is None:
-        if record is None:
-            raise typer.BadParameter("needed: this model file does not name its target", param_hint="--target")
-        target = record.target
-    if features is None and record is not None:
-        features = record.features
-    dataset = load_data(data, target=target, features=features, known=training.known_columns(fitted))
-    return fitted, record, dataset
+    @classmethod
+    def read(cls, model: Path, *, target: str | None, features: str | None, labelled: bool = False) -> "Stored":
+        """Read a model; what is not named is what its record names."""
+        from sklearn.pipeline import make_pipeline
+
+        from softhead.app import training
+        from softhead.model_file import read_model
+
+        stored = read_model(model)
+        fitted = stored.model if hasattr(stored.model, "steps") else make_pipeline(stored.model)
+        record = training.Record.read(stored.record)
+        if labelled and target is None:
+            if record is None:
+                raise typer.BadParameter("needed: this model file does not name its target", param_hint="--target")
+            target = record.target
+        if features is None and record is not None:
+            features = record.features
+        return cls(fitted, record, target, features)
+
+    def data(self, data: str) -> Any:
+        """Read data by the names and types of the training."""
+        from softhead.app import training
+        from softhead.app.datasets import load_data
+
+        known = training.known_columns(self.model)
+        return load_data(data, target=self.target, features=self.features, known=known)
 
 
 @contextmanager

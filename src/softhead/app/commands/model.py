@@ -11,8 +11,8 @@ from softhead.app.commands.common import (
     Features,
     Model,
     Quiet,
+    Stored,
     Target,
-    model_and_data,
     naming,
     refuse_unwritable,
     reports_errors,
@@ -43,7 +43,8 @@ def report(
 
     if out is not None and out.suffix.lower() not in (".html", ".htm"):
         raise typer.BadParameter(f"{str(out)!r} is not an .html file", param_hint="--out")
-    fitted, record, dataset = model_and_data(model, data, target=target, features=features, labelled=True)
+    stored = Stored.read(model, target=target, features=features, labelled=True)
+    fitted, record, dataset = stored.model, stored.record, stored.data(data)
     path = Path(f"{dataset.name}.html") if out is None else out
     refuse_unwritable(path, data, model)
     with naming(data):

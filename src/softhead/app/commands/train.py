@@ -11,6 +11,7 @@ from softhead.app.commands.common import (
     Data,
     Features,
     Quiet,
+    Stream,
     Target,
     Text,
     fail,
@@ -101,14 +102,7 @@ def train(
         str | None,
         typer.Option(metavar="ADDRESS", help="Fit on the workers of this Dask scheduler.", show_default=False),
     ] = None,
-    stream: Annotated[
-        bool | None,
-        typer.Option(
-            "--stream/--in-memory",
-            help="Read a .parquet file block by block in every pass; by default where memory would not hold it.",
-            show_default=False,
-        ),
-    ] = None,
+    stream: Stream = None,
     checkpoint: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Leave the state of the fit here; go on from it.", show_default=False),
@@ -146,7 +140,9 @@ def train(
         raise typer.BadParameter("not together with --sweep, which is many fits", param_hint="--checkpoint")
     alone = not elsewhere and text is None and features is None
     with naming(data):
-        file = streaming.opened(data, target, wanted=stream, alone=alone, quiet=quiet)
+        but = ", and without --sweep, --calibrate, --dask, --scheduler and --text"
+        blocks = streaming.wants_blocks(data, wanted=stream, alone=alone and target is not None, quiet=quiet, but=but)
+        file = streaming.TableFile(Path(data), target) if blocks else None
     dataset: Any = file or load_data(data, target=target, features=features, known=KnownColumns(text=text))
     path = Path(f"{dataset.name}.safetensors") if out is None else out
     refuse_unwritable(path, data)
