@@ -196,7 +196,7 @@ def test_every_kernel_compiles_for_the_device(dtype):
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["compiled"] * 8
+    assert done.stdout.split() == ["compiled"] * 12
 
 
 def compile_all(dtype):
@@ -205,21 +205,26 @@ def compile_all(dtype):
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource, compile
 
-    from softhead.kernels.triton import blocks, rows
+    from softhead.kernels.triton import blocks, linear, rows
 
     warnings.simplefilter("ignore")
     flags = {"EXACT": dtype == "fp32", "TEMPERED": True, "WEIGHTED": True, "SMOOTH": True, "GRADIENT": True}
-    flags |= {"LOSS": True, "LOG": True, "R": 4, "B": 256, "NB": 16}
+    flags |= {"LOSS": True, "LOG": True, "R": 4, "B": 256, "NB": 16, "KEEP": True, "BIASED": True, "FACTORS": True}
+    flags |= {"BLOCKS": 4, "FIRST": False, "LAST": False}
     tensors = dict.fromkeys(("x", "out", "p", "cotangent", "gradient", "weight", "losses"), f"*{dtype}")
-    tensors |= {"labels": "*i64", "maxima": "*fp32", "picked": "*fp32"}
+    tensors |= {"labels": "*i64", "total": "*i16", "low": "*u8", "bias": f"*{dtype}", "exponentials": "*bf16"}
+    tensors |= dict.fromkeys(("maxima", "picked", "logits", "references", "multipliers", "factors", "factor"), "*fp32")
     tensors |= dict.fromkeys(("mass", "scale", "rests", "totals"), "*fp64")
     numbers = dict.fromkeys(("smoothing", "z_loss", "rate", "rate_low"), "fp32")
     numbers |= dict.fromkeys(("x_stride", "out_stride", "p_stride", "cotangent_stride", "gradient_stride"), "i64")
-    numbers |= dict.fromkeys(("n_rows", "n_columns", "n_blocks", "ignored"), "i32")
+    numbers |= dict.fromkeys(("n_rows", "n_columns", "n_blocks", "ignored", "first", "here", "width", "size"), "i32")
+    numbers |= dict.fromkeys(("stride",), "i64")
     kernels = [rows.map_rows, rows.normalise_rows, rows.cross_entropy_rows, rows.vjp_rows]
     kernels += [blocks.summarise_blocks, blocks.map_blocks, blocks.normalise_blocks, blocks.cross_entropy_blocks]
+    kernels += [linear.exponentiate_classes, linear.finish_rows, linear.accumulate_tile, linear.multiply_entries]
     for kernel in kernels:
-        signature = {arg: (tensors | numbers).get(arg, "constexpr") for arg in kernel.arg_names}
+        tile = {"tile": "*fp32" if kernel is linear.accumulate_tile else "i32"}
+        signature = {arg: (tensors | numbers | tile).get(arg, "constexpr") for arg in kernel.arg_names}
         used = {arg: flags[arg] for arg in kernel.arg_names if arg in flags}
         compiled = compile(ASTSource(fn=kernel, signature=signature, constexprs=used), target=GPUTarget("cuda", 90, 32))
         assert compiled.asm["cubin"]

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from softhead.torch.device import gradient_dtype, multiplied
 from softhead.torch.host import empty, wide
 from softhead.torch.maps import LogSoftmax, Softmax, log_softmax, merged
 from softhead.torch.modes import plain, transformed
@@ -177,7 +178,7 @@ def _compiled(
 def _shapes(rows: Tensor, target: Tensor, weight: Tensor | None, *options: Any) -> tuple[Tensor, Tensor, Tensor]:
     *_, reduction, with_gradient = options
     value = rows.new_empty(rows.shape[:1] if reduction == "none" else ())
-    gradient = rows.new_empty((rows.shape[0] if with_gradient else 0, rows.shape[1]), dtype=wide(rows.dtype))
+    gradient = rows.new_empty((rows.shape[0] if with_gradient else 0, rows.shape[1]), dtype=gradient_dtype(rows))
     return value, gradient, rows.new_empty((), dtype=torch.float64)
 
 
@@ -215,11 +216,11 @@ _compiled.register_autograd(_compiled_backward, setup_context=_keep)
 def _value_and_gradient(
     rows: Tensor, target: Tensor, weight: Tensor | None, options: Options, with_gradient: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the loss, its gradient in the wide dtype if asked for, and the denominator."""
+    """Return the loss, its gradient if asked for, yet to be scaled, and the denominator."""
     rows = rows.detach()
     targets = row_targets(target, _shape(rows), weight, options, rows.device)
     denominator = targets.denominator()
-    gradient = empty((len(rows) if with_gradient else 0, rows.shape[1]), wide(rows.dtype), rows.device)
+    gradient = empty((len(rows) if with_gradient else 0, rows.shape[1]), gradient_dtype(rows), rows.device)
     losses = targets.gradients(rows, denominator, gradient) if with_gradient else targets.losses(rows)
     value = reduced(losses, denominator, options.reduction, rows.dtype)
     if isinstance(denominator, Tensor):
@@ -249,7 +250,8 @@ def _map_loss(
 def times(gradient: Tensor, upstream: Tensor, dtype: torch.dtype) -> Tensor:
     """Return a gradient, which is overwritten, times what comes from above: as it is where that is 1."""
     if gradient.dtype != dtype or not plain(upstream):
-        return (gradient * _column(upstream)).to(dtype)
+        at_once = multiplied(gradient, upstream) if gradient.dtype == dtype else None
+        return (gradient * _column(upstream)).to(dtype) if at_once is None else at_once
     if upstream.dim() == 0 and upstream.item() == 1.0:  # a product would be one more pass over memory
         return gradient
     return gradient.mul_(_column(upstream))

@@ -11,8 +11,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from softhead.torch import linear_passes
+from softhead.torch.device import multiplied
 from softhead.torch.host import wide
-from softhead.torch.linear_passes import Linear
+from softhead.torch.linear_problem import Linear, unscaled
 from softhead.torch.modes import plain, transformed
 from softhead.torch.rows import Options
 
@@ -205,7 +206,7 @@ def _shapes(
     value = x.new_empty(x.shape[:1] if reduction == "none" else (), dtype=value_dtype)
     gradients = zip((x, linear_weight, linear_bias), (by_x, by_weight, by_bias), strict=True)
     return value, *(
-        torch.empty(one.shape, dtype=linear_passes.unscaled(one.dtype), device=one.device)
+        torch.empty(one.shape, dtype=unscaled(one.dtype), device=one.device)
         if asked and one is not None
         else x.new_empty(0)
         for one, asked in gradients
@@ -245,7 +246,8 @@ compiled_linear_cross_entropy.register_autograd(_compiled_backward, setup_contex
 def scaled(gradient: Tensor, upstream: Tensor) -> Tensor:
     """Return a gradient, which is overwritten, times a number from above: as it is where that is 1."""
     if not plain(upstream):
-        return gradient * upstream.to(gradient.dtype)
+        at_once = multiplied(gradient, upstream)
+        return gradient * upstream.to(gradient.dtype) if at_once is None else at_once
     if upstream.item() == 1.0:
         return gradient
     return gradient.mul_(upstream)

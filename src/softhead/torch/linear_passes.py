@@ -12,29 +12,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from softhead.torch import linear_tiles
 from softhead.torch.host import empty, wide
-from softhead.torch.rows import Options, RowTargets, reduced, row_targets
+from softhead.torch.linear_problem import Linear, Result, cleared, unscaled
+from softhead.torch.rows import RowTargets, reduced, row_targets
 
-_BLOCK_BYTES = 2**26  # of logits
+_BLOCK_BYTES = 2**26  # of logits; on a GPU, which needs more work at once, eight times as much
 _TILE_BYTES = 2**24  # of a weight that is converted
 _MIN_ROWS, _MAX_ROWS = 16, 4096
-
-
-class Linear(NamedTuple):
-    """The arguments of a linear class loss: rows (n, d), weight (C, d), bias (C,) or None, targets of the rows."""
-
-    x: Tensor
-    linear_weight: Tensor
-    linear_bias: Tensor | None
-    target: Tensor
-    weight: Tensor | None
-    options: Options
-    block_rows: int  # how many rows are taken at once; 0 chooses
-
-    def dtype(self) -> torch.dtype:
-        """Return the dtype of the value, to which those of the tensors are promoted."""
-        dtype = torch.promote_types(self.x.dtype, self.linear_weight.dtype)
-        return dtype if self.linear_bias is None else torch.promote_types(dtype, self.linear_bias.dtype)
 
 
 class _Block(NamedTuple):
@@ -46,19 +31,15 @@ class _Block(NamedTuple):
     logits: Tensor  # which may be overwritten
 
 
-class Result(NamedTuple):
-    """What a pass gives."""
-
-    loss: Tensor  # reduced
-    denominator: Tensor  # what the reduction divided by, float64
-    gradients: list[Tensor | None]  # by x, weight and bias; None where not needed
-
-
 def value(problem: Linear, value_dtype: torch.dtype) -> Result:
     """Return the loss."""
     with _no_autocast(problem):
         problem, targets = _checked(problem)
-        losses = [block.targets.losses(block.logits) for block in _blocks(problem, targets)]
+        tiled = linear_tiles.tiled(problem, targets)
+        if tiled is not None:
+            losses = [linear_tiles.losses_and_gradients(problem, tiled, (False, False, False), 1.0, None)[0]]
+        else:
+            losses = [block.targets.losses(block.logits) for block in _blocks(problem, targets)]
         return _result(problem, losses, targets.denominator(), value_dtype, [None] * 3)
 
 
@@ -73,6 +54,11 @@ def value_and_gradients(
     with _no_autocast(problem):
         problem, targets = _checked(problem)
         denominator = targets.denominator()
+        tiled = linear_tiles.tiled(problem, targets)
+        if tiled is not None:
+            divisor = denominator if factor is None else 1.0
+            every, gradients = linear_tiles.losses_and_gradients(problem, tiled, needed, divisor, factor)
+            return _result(problem, [every], denominator, value_dtype, gradients)
         totals = _Totals(problem, needed, to_be_scaled=factor is None)
         losses = []
         for block in _blocks(problem, targets):
@@ -135,7 +121,7 @@ def _moved(
     if by_bias is not None:
         moved += by_bias
     if by_x is not None:
-        x_moved = _read(by_x[block.rows].to(block.x.dtype), block.targets)
+        x_moved = cleared(by_x[block.rows].to(block.x.dtype), block.targets)
         moved += _multiply(x_moved, matrix, torch.empty_like(moved))
     return moved, x_moved
 
@@ -187,11 +173,6 @@ class _Totals:
         return unscaled(leaf.dtype) if self._to_be_scaled else leaf.dtype
 
 
-def unscaled(dtype: torch.dtype) -> torch.dtype:
-    """Return the dtype of gradients that are yet to be scaled: float16 has no room for them before a loss is."""
-    return torch.float32 if dtype == torch.float16 else dtype
-
-
 def _checked(problem: Linear) -> tuple[Linear, RowTargets]:
     """Return the problem without history, and its targets, checked."""
     x, linear_weight, linear_bias, *rest = problem
@@ -205,22 +186,18 @@ def _blocks(problem: Linear, targets: RowTargets) -> Iterator[_Block]:
     """Yield the rows in blocks, in one buffer after the other."""
     n_rows, n_classes = len(problem.x), len(problem.linear_weight)
     dtype = wide(problem.dtype())
-    size = min(max(_BLOCK_BYTES // max(1, n_classes * dtype.itemsize), _MIN_ROWS), _MAX_ROWS)
+    n_bytes = _BLOCK_BYTES if problem.x.device.type == "cpu" else 8 * _BLOCK_BYTES
+    size = min(max(n_bytes // max(1, n_classes * dtype.itemsize), _MIN_ROWS), _MAX_ROWS)
     size = min(problem.block_rows or size, max(n_rows, 1))
     buffer = empty((size, n_classes), dtype, problem.x.device)
     for start in range(0, n_rows, size):
         rows = slice(start, min(start + size, n_rows))
         aims = targets.block(rows)
-        x = _read(problem.x[rows].to(dtype), aims)
+        x = cleared(problem.x[rows].to(dtype), aims)
         logits = _multiply(x, problem.linear_weight, buffer[: len(x)])
         if problem.linear_bias is not None:
             logits += problem.linear_bias
         yield _Block(rows, aims, x, logits)
-
-
-def _read(x: Tensor, targets: RowTargets) -> Tensor:
-    """Return x with zeros in ignored rows, whose NaN a product with their zero residuals would spread."""
-    return x if targets.ignored is None else torch.where(targets.ignored, 0.0, x)
 
 
 def _multiply(x: Tensor, matrix: Tensor, out: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ from softhead.losses import (
     row_losses,
     row_losses_and_gradients,
 )
-from softhead.torch.device import kernels_for, side_by_side
+from softhead.torch.device import kernels_for, on_host, side_by_side
 from softhead.torch.host import numpy_dtype, tensor, torch_threads, view
 from softhead.torch.namespace import namespace
 
@@ -141,6 +141,21 @@ class DeviceTargets:
 class CudaTargets(DeviceTargets):
     """Labels of rows that kernels take; a row's loss and gradient cost one read of it, and one write."""
 
+    @property
+    def labels(self) -> torch.Tensor:
+        """The labels (n,), -1 where ignored and n_classes where impossible."""
+        return self._targets.values
+
+    @property
+    def weight(self) -> torch.Tensor | None:
+        """The weights of the classes (C,), in the wide dtype."""
+        return self._targets.weight
+
+    @property
+    def options(self) -> _checks.LossOptions:
+        """The options of the loss, but for the weights."""
+        return self._targets.options
+
     def losses(self, logits: torch.Tensor) -> torch.Tensor:
         """Return the loss of every row, in float64."""
         return self._run(logits, 1.0, None)
@@ -180,7 +195,7 @@ def row_targets(
     target: torch.Tensor, shape: tuple[int, int], weight: torch.Tensor | None, options: Options, device: torch.device
 ) -> RowTargets:
     """Check the targets of logits of a shape (n, C), which lie on a device."""
-    if device.type != "cpu":
+    if not on_host(device):
         return device_targets(target, shape, weight, options)
     checked = _checks.loss_options(shape[1], weight=None if weight is None else view(weight), **options.numbers())
     return HostTargets(_checks.targets(view(target), shape, 1, options.ignore_index), checked)

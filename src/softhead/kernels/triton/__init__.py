@@ -16,6 +16,7 @@ import torch
 import triton
 
 from softhead.kernels.triton import blocks, rows
+from softhead.kernels.triton import linear as linear
 
 LARGEST_TILE = 65_536  # bytes of a row held at once: 16 float32 or 32 half values for each of 1024 threads
 _SMALLEST_TILE = 4_096  # short rows share a program
@@ -30,7 +31,7 @@ def _tile_of(n_columns: int) -> dict[str, int]:
     return {"R": rows, "B": columns, "num_warps": min(32, max(4, rows * columns // 512))}
 
 
-def _rates(temperature: float) -> tuple[float, float]:
+def rates_of(temperature: float) -> tuple[float, float]:
     """Return 1 / temperature as the sum of two float32 numbers."""
     rate = 1.0 / temperature
     high = float(torch.tensor(rate, dtype=torch.float32))
@@ -71,7 +72,7 @@ def _flags(x: torch.Tensor, temperature: float) -> dict[str, bool]:
 def softmax(x: torch.Tensor, out: torch.Tensor, *, temperature: float = 1.0, log: bool = False) -> None:
     """Write the softmax of rows, or its logarithm; `x` and `out` (n_rows, n_columns) with columns side by side."""
     n_rows, n_columns = x.shape
-    rates, flags = _rates(temperature), _flags(x, temperature)
+    rates, flags = rates_of(temperature), _flags(x, temperature)
     if n_columns * x.element_size() <= LARGEST_TILE:
         tile = _tile_of(n_columns)
         rows.map_rows[(triton.cdiv(n_rows, tile["R"]),)](
@@ -90,7 +91,7 @@ def softmax(x: torch.Tensor, out: torch.Tensor, *, temperature: float = 1.0, log
 def logsumexp(x: torch.Tensor, out: torch.Tensor, *, temperature: float = 1.0) -> None:
     """Write the log-sum-exp of rows of `x` / temperature; `out` (n_rows,) contiguous."""
     n_rows, n_columns = x.shape
-    rates, flags = _rates(temperature), _flags(x, temperature)
+    rates, flags = rates_of(temperature), _flags(x, temperature)
     if n_columns * x.element_size() <= LARGEST_TILE:
         tile = _tile_of(n_columns)
         rows.normalise_rows[(triton.cdiv(n_rows, tile["R"]),)](
@@ -124,7 +125,7 @@ def cross_entropy(
     (n_rows,); `weight` (n_columns,); `scale` one float64 on the device, so that a mean needs no copy to the host.
     """
     n_rows, n_columns = x.shape
-    rates, flags = _rates(temperature), _flags(x, temperature)
+    rates, flags = rates_of(temperature), _flags(x, temperature)
     flags |= {"GRADIENT": gradient is not None, "WEIGHTED": weight is not None, "SMOOTH": label_smoothing > 0.0}
     if weight is None:
         mass = torch.full((), float(n_columns), dtype=torch.float64, device=x.device)
@@ -159,6 +160,6 @@ def softmax_vjp(p: torch.Tensor, cotangent: torch.Tensor, out: torch.Tensor, *, 
     n_rows, n_columns = p.shape
     tile = _tile_of(n_columns)
     rows.vjp_rows[(triton.cdiv(n_rows, tile["R"]),)](
-        p, cotangent, out, n_rows, n_columns, p.stride(0), cotangent.stride(0), out.stride(0), *_rates(temperature),
+        p, cotangent, out, n_rows, n_columns, p.stride(0), cotangent.stride(0), out.stride(0), *rates_of(temperature),
         EXACT=p.dtype == torch.float32, **tile,
     )  # fmt: skip
