@@ -12,7 +12,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from softhead import SoftmaxClassifier, SoftmaxClassifierCV, load, save
-from softhead.cross_validation import neg_log_loss
+from softhead._scoring import neg_log_loss
 
 
 @parametrize_with_checks([SoftmaxClassifierCV(Cs=3, cv=3)])

@@ -80,13 +80,23 @@ def test_what_is_fitted_to_tensors_are_tensors(data, dispatch):
     assert isinstance(SoftmaxClassifier().fit_proba(X.double(), soft).coef_, torch.Tensor)
 
 
-def test_what_has_no_dispatch_says_so(data, dispatch):
-    X, y = data
-    for fit in (softhead.SoftmaxClassifierCV(2).fit, lambda X, y: softhead.softmax_path(X, y, Cs=2)):
-        with pytest.raises(TypeError, match=r"X is a Tensor; .* has no array API dispatch"):
-            fit(X, y)
-        with sklearn.config_context(array_api_dispatch=False):
-            fit(X, y)
+def test_paths_and_choices_of_a_penalty_are_answered_in_kind(data, dispatch):
+    X, y = (X.double() if X.is_floating_point() else X for X in data)
+    expected = softhead.softmax_path(X.numpy(), y.numpy(), Cs=2)
+    path = softhead.softmax_path(X, y, Cs=2)
+    for name in ("coefs", "intercepts", "classes"):
+        assert isinstance(getattr(path, name), torch.Tensor)
+        np.testing.assert_array_equal(getattr(path, name), getattr(expected, name))
+    np.testing.assert_array_equal(path.classifier(1).predict(X), expected.classifier(1).predict(X.numpy()))
+    choice = softhead.SoftmaxClassifierCV(2).fit(X, y)
+    chosen = softhead.SoftmaxClassifierCV(2).fit(X.numpy(), y.numpy())
+    assert isinstance(choice.coef_, torch.Tensor)
+    assert isinstance(choice.scores_, np.ndarray)
+    np.testing.assert_array_equal(choice.coef_, chosen.coef_)
+    assert isinstance(choice.predict_proba(X), torch.Tensor)
+    assert choice.score(X, y) == pytest.approx(chosen.score(X.numpy(), y.numpy()))
+    with sklearn.config_context(array_api_dispatch=False):
+        np.testing.assert_array_equal(softhead.softmax_path(X, y, Cs=2).coefs, expected.coefs)
 
 
 def test_labels_stay_what_they_were(data, dispatch):

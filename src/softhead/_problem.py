@@ -8,6 +8,7 @@ import numpy as np
 from scipy import sparse
 from sklearn.utils import check_scalar
 
+from softhead.kernels.algebra import on_host
 from softhead.linear.blocks import RowBlocks
 from softhead.linear.contract import Objective
 from softhead.linear.objective import LinearSoftmaxObjective
@@ -104,8 +105,8 @@ def penalty_grid(Cs: Any) -> np.ndarray:
 
 
 def public_coefficients(objective: Objective, coef: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return weights and intercepts in the dtype of the data, of two classes as one row."""
-    weights, intercepts = objective.split(coef.astype(objective.dtype))
+    """Return weights and intercepts in the dtype of the data, of two classes as one row; those of NumPy."""
+    weights, intercepts = objective.split(on_host(coef).astype(objective.dtype))
     if objective.n_classes == 2:
         weights, intercepts = weights[1:] - weights[:1], intercepts[1:] - intercepts[:1]
     return np.array(weights, order="C"), intercepts.astype(objective.dtype)

@@ -1,4 +1,4 @@
-"""The classifier on rows that are not in memory: on a cluster (see `_lazy`), or in a source, block by block."""
+"""The classifier on rows that are not in memory: on a cluster (`_lazy`), on a device (`_device`), or in a source."""
 
 from typing import Any, NamedTuple
 
@@ -6,9 +6,11 @@ import numpy as np
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import validate_data
 
+from softhead._device import DeviceRows, accuracy_on_device, apply_on_device
 from softhead._lazy import LazyRows, bare_model, lazily, lazy_accuracy
 from softhead._problem import check_total, penalty
 from softhead._series import is_lazy
+from softhead._tensors import is_on_device
 from softhead._weights import class_factors
 from softhead.linear.contract import Objective
 from softhead.linear.stream import StreamedObjective, Survey, survey
@@ -16,17 +18,21 @@ from softhead.rows.source import RowSource
 
 
 def is_elsewhere(X: Any) -> bool:
-    """Return whether `X` is a source or a dask collection."""
-    return isinstance(X, RowSource) or is_lazy(X)
+    """Return whether `X` is a source, a dask collection, or a tensor of another device than the CPU."""
+    return isinstance(X, RowSource) or is_lazy(X) or is_on_device(X)
 
 
-def read_elsewhere(estimator: Any, X: Any, y: Any, sample_weight: Any) -> "StreamedRows | LazyRows":
+def read_elsewhere(estimator: Any, X: Any, y: Any, sample_weight: Any) -> "StreamedRows | LazyRows | DeviceRows":
     """Return checked rows with their classes, which give an objective."""
+    if is_on_device(X):
+        return DeviceRows.read(estimator, X, y, sample_weight)
     return (LazyRows if is_lazy(X) else StreamedRows).read(estimator, X, y, sample_weight)
 
 
 def apply_elsewhere(model: Any, method: str, X: Any) -> Any:
-    """Return what a method of a fitted model says of the rows: an array, or a dask array where they are dask's."""
+    """Return what a method of a fitted model says of the rows: an array, or dask's or a tensor where they are."""
+    if is_on_device(X):
+        return apply_on_device(model, method, X)
     return lazily(model, method, X) if is_lazy(X) else over_blocks(model, method, X)
 
 
@@ -86,6 +92,8 @@ def over_blocks(model: Any, method: str, source: RowSource) -> np.ndarray:
 
 def accuracy(model: Any, source: Any, y: Any, sample_weight: Any) -> float:
     """Return the weighted share of the rows whose label a fitted model predicts."""
+    if is_on_device(source):
+        return accuracy_on_device(model, source, y, sample_weight)
     if is_lazy(source):
         return lazy_accuracy(model, source, y, sample_weight)
     bare = _bare(model, source)

@@ -1,7 +1,7 @@
 """The classifier on tensors: taken as they are and answered in kind where scikit-learn's array API dispatch is on.
 
-The compiled loops read the memory of CPU tensors without a copy. Tensors of other devices are copied to the host, and
-what was fitted goes back to their device. PyTorch is never imported here: who has a tensor has loaded it.
+The compiled loops read the memory of CPU tensors without a copy. Rows on another device stay there (`_device.py`), and
+what was fitted goes to their device. PyTorch is never imported here: who has a tensor has loaded it.
 """
 
 import copy
@@ -17,6 +17,8 @@ from sklearn import get_config
 from sklearn.utils._array_api import check_same_namespace, get_namespace_and_device, move_to
 from sklearn.utils.validation import check_is_fitted
 
+_PREDICTING = ("classes_", "coef_", "intercept_")
+
 
 def fits_tensors(method: Callable[..., Any]) -> Callable[..., Any]:
     """Let a method that fits take tensors too; what it fits lies where `X` does, the classes where `y` does."""
@@ -26,10 +28,12 @@ def fits_tensors(method: Callable[..., Any]) -> Callable[..., Any]:
     def fit(self: Any, *args: Any, **kwargs: Any) -> Any:
         given = signature.bind(self, *args, **kwargs).arguments
         del given["self"]
-        foreign = {name: value for name, value in given.items() if _is_foreign(value)}
-        if not foreign and not any(map(_is_foreign, vars(self).values())):
+        foreign = {name: value for name, value in given.items() if is_foreign(value)}
+        if not foreign and not any(map(is_foreign, vars(self).values())):
             return method(self, *args, **kwargs)
         vars(self).update(vars(on_host(self)))  # where a warm start begins
+        if is_on_device(given["X"]):
+            foreign = {}
         try:
             return method(self, **given | {name: to_numpy(name, value) for name, value in foreign.items()})
         finally:
@@ -44,21 +48,23 @@ def answers_tensors(method: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(method)
     def answer(self: Any, X: Any) -> Any:
-        if not _is_foreign(X) and not any(map(_is_foreign, vars(self).values())):
+        if not is_foreign(X) and not any(map(is_foreign, vars(self).values())):
             return method(self, X)
         dispatched = get_config()["array_api_dispatch"]
         if dispatched:
             check_is_fitted(self)
             check_same_namespace(X, self, attribute="coef_", method=method.__name__)
-        result = method(on_host(self), to_numpy("X", X) if _is_foreign(X) else X)
-        return _sent(result, X) if dispatched else result
+        if is_on_device(X):
+            return method(self, X)
+        result = method(on_host(self), to_numpy("X", X) if is_foreign(X) else X)
+        return sent(result, X) if dispatched else result
 
     return answer
 
 
 def on_host(model: Any) -> Any:
     """Return a model whose attributes are NumPy's: a shallow copy where one is a tensor."""
-    foreign = {name: to_numpy(name, value) for name, value in vars(model).items() if _is_foreign(value)}
+    foreign = {name: to_numpy(name, value) for name, value in vars(model).items() if is_foreign(value)}
     if not foreign:
         return model
     model = copy.copy(model)
@@ -66,13 +72,14 @@ def on_host(model: Any) -> Any:
     return model
 
 
-def refuse_dispatched(function: str, X: Any) -> None:
-    """Raise a TypeError for rows that scikit-learn's dispatch would keep where they are, where only NumPy is taken."""
-    if get_config()["array_api_dispatch"] and _is_foreign(X):
-        raise TypeError(
-            f"X is a {type(X).__name__}; {function} has no array API dispatch: convert X and y to NumPy, or set "
-            "array_api_dispatch=False, which takes tensors of the CPU"
-        )
+def is_on_device(X: Any) -> bool:
+    """Return whether rows are a tensor of another device than the CPU, to be fitted and answered there."""
+    return is_tensor(X) and off_host(X) and bool(get_config()["array_api_dispatch"])
+
+
+def off_host(tensor: Any) -> bool:
+    """Return whether a tensor lies elsewhere than in the memory of the CPU."""
+    return bool(tensor.device.type != "cpu")
 
 
 def to_numpy(name: str, value: Any) -> np.ndarray:
@@ -83,10 +90,10 @@ def to_numpy(name: str, value: Any) -> np.ndarray:
     TypeError
         If a tensor lies on another device than the CPU, and scikit-learn's dispatch is off.
     """
-    if not _is_tensor(value):
+    if not is_tensor(value):
         array: np.ndarray = move_to(value, xp=get_namespace_and_device(np.empty(0))[0], device="cpu")
         return array
-    if value.device.type != "cpu" and not get_config()["array_api_dispatch"]:
+    if off_host(value) and not get_config()["array_api_dispatch"]:
         raise TypeError(
             f"{name} is a tensor on {value.device}; sklearn.set_config(array_api_dispatch=True) lets it be fitted and "
             f"answered there, and {name}.cpu() is taken without"
@@ -178,30 +185,36 @@ class TorchHead:
         return import_module("softhead.torch.heads").linear(weights.astype(dtype), intercepts.astype(dtype), device)
 
 
-def _is_tensor(value: Any) -> bool:
+def is_tensor(value: Any) -> bool:
     """Return whether a value is a tensor of PyTorch."""
     return any(kind.__module__ == "torch" and kind.__name__ == "Tensor" for kind in type(value).__mro__)
 
 
-def _is_foreign(value: Any) -> bool:
+def is_foreign(value: Any) -> bool:
     """Return whether a value is a tensor, or an array of another library that is to be answered in kind."""
     if isinstance(value, np.ndarray | np.generic | float | int | str):
         return False
-    return _is_tensor(value) or (get_config()["array_api_dispatch"] and hasattr(value, "__array_namespace__"))
+    return is_tensor(value) or (get_config()["array_api_dispatch"] and hasattr(value, "__array_namespace__"))
 
 
-def _sent(array: Any, like: Any) -> Any:
+def sent(array: Any, like: Any) -> Any:
     """Return an array of NumPy where, and as, another one is; what is no number stays."""
-    if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf" or not _is_foreign(like):
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf" or not is_foreign(like):
         return array
-    if _is_tensor(like):
+    if is_tensor(like):
         return sys.modules["torch"].from_numpy(array).to(like.device)
     xp, _, device = get_namespace_and_device(like)
     return move_to(array, xp=xp, device=device)
 
 
 def _send_fitted(model: Any, X: Any, y: Any) -> None:
-    """Put what was fitted where the rows are, and the classes where the labels are."""
+    """Put what was fitted where the rows are, and the classes where the labels are.
+
+    Of a choice among fits that is what predicts; the figures of all fits stay NumPy's.
+    """
+    if "best_estimator_" in vars(model):
+        _send_fitted(model.best_estimator_, X, y)
+    chooses = hasattr(model, "Cs")
     for name, value in vars(model).items():
-        if name.endswith("_") and not name.startswith("_"):
-            setattr(model, name, _sent(value, y if name == "classes_" else X))
+        if name.endswith("_") and not name.startswith("_") and (name in _PREDICTING or not chooses):
+            setattr(model, name, sent(value, y if name == "classes_" else X))

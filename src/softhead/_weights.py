@@ -26,6 +26,35 @@ def class_factors(class_weight: Any, classes: np.ndarray, y: np.ndarray, weight:
     return check_class_weight(by_class, balanced=class_weight == "balanced")
 
 
+def factors_of_counts(class_weight: Any, classes: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Return the factor of each class, checked, from the sum of the weights that each has of the rows."""
+    if class_weight is None:
+        by_class = np.ones(len(classes))
+    elif class_weight == "balanced":
+        with np.errstate(divide="ignore"):
+            by_class = counts.sum() / (len(classes) * counts)
+    else:
+        by_class = compute_class_weight(class_weight, classes=classes, y=classes)
+    return check_class_weight(by_class, balanced=class_weight == "balanced")
+
+
+def sorted_labels(classes: Any, width: int) -> np.ndarray:
+    """Return the labels of the columns of probabilities: 0, 1, ... where none are given.
+
+    Raises
+    ------
+    ValueError
+        If there is not one a column, or they are not sorted and different.
+    """
+    labels = np.arange(width) if classes is None else np.asarray(classes)
+    if labels.shape != (width,) or not (labels[1:] > labels[:-1]).all():
+        raise ValueError(
+            f"classes: must be {width} different labels in sorted order, one for each column of "
+            f"probabilities; got {labels.tolist()!r}"
+        )
+    return labels
+
+
 def row_weights(sample_weight: Any, X: Any) -> np.ndarray:
     """Return the weights of the rows of X as a new float64 array."""
     if sample_weight is None:

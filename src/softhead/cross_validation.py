@@ -1,26 +1,27 @@
 """The classifier that chooses its penalty: cross-validation over a path of them."""
 
 import logging
+import operator
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from inspect import Parameter, signature
+from functools import reduce
 from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.callback import CallbackSupportMixin, with_callbacks
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.metrics import check_scoring, make_scorer
 from sklearn.model_selection import check_cv
-from sklearn.utils import check_consistent_length, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from softhead._device_folds import DeviceFolds, score_on_device, score_on_host
 from softhead._lazy import LazyRows
 from softhead._problem import check_flag, check_stopping, linear_problem, penalty, penalty_grid
+from softhead._scoring import Scorer, scorer_of
 from softhead._series import is_lazy
 from softhead._streamed import is_elsewhere
-from softhead._tensors import refuse_dispatched
+from softhead._tensors import fits_tensors, is_on_device
 from softhead._weights import class_factors, row_weights
 from softhead.estimator import SoftmaxClassifier, fitted_attributes
 from softhead.linear.contract import Objective
@@ -31,10 +32,6 @@ from softhead.linear.solution import Progress, Solution
 from softhead.linear.solver import solve
 
 logger = logging.getLogger("softhead")
-
-_SCORED_AT_ONCE = 65_536  # rows whose probabilities are held at one time
-_LEAST = float(np.log(np.finfo(np.float64).eps))  # scikit-learn's clip for float64
-Scorer = Callable[..., float]
 
 
 class SoftmaxClassifierCV(CallbackSupportMixin, ClassifierMixin, BaseEstimator):  # type: ignore[misc]
@@ -100,6 +97,9 @@ class SoftmaxClassifierCV(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     Notes
     -----
     Memory beyond the features is a copy of the rows of one fold, its fit, and one path of coefficients.
+    Tensors are taken as `SoftmaxClassifier` takes them, folds on their device; what predicts are tensors then, and the
+    figures of the fits NumPy's. There the log loss and the accuracy are computed beside the rows; for any other
+    `scoring` those to score are copied to the host. A splitter sees labels and no features.
     scikit-learn callbacks see one task for each fold and C, whose ``fitted_estimator`` predicts.
 
     Examples
@@ -135,6 +135,7 @@ class SoftmaxClassifierCV(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         self.tol = tol
         self.max_iter = max_iter
 
+    @fits_tensors
     @with_callbacks  # type: ignore[untyped-decorator]
     def fit(self, X: Any, y: Any, sample_weight: Any = None, *, groups: Any = None) -> Self:
         """Choose C by cross-validation and fit all rows.
@@ -165,13 +166,14 @@ class SoftmaxClassifierCV(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         check_flag(self.fit_intercept, "fit_intercept")
         check_flag(self.refit, "refit")
         Cs = penalty_grid(self.Cs)
-        rows: _Rows | LazyRows
+        rows: _Rows | LazyRows | DeviceFolds
         if is_lazy(X):
             rows = LazyRows.read(self, X, y, sample_weight)
+        elif is_on_device(X):
+            rows = DeviceFolds.read(self, X, y, sample_weight)
         else:
             if is_elsewhere(X):
                 raise TypeError(f"X: a {type(X).__name__}; accepted are rows in memory and dask collections")
-            refuse_dispatched("SoftmaxClassifierCV", X)
             X, y = validate_data(self, X, y, accept_sparse="csr", dtype=(np.float64, np.float32))
             rows = _Rows.of(self, X, y, sample_weight)
         classes = rows.classes
@@ -214,7 +216,7 @@ class SoftmaxClassifierCV(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     def _fit_fold(
         self,
         fold: int,
-        rows: "_Rows | LazyRows",
+        rows: "_Rows | LazyRows | DeviceFolds",
         members: Any,
         metric: PathMetric,
         reference: list[np.ndarray] | None,
@@ -246,7 +248,7 @@ class SoftmaxClassifierCV(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             if best < 0 or self.scores_[at] > self.scores_[fold, 0, best]:
                 best, best_coef = int(index), solution.coef
             if keep is not None:
-                keep.append(solution.coef.astype(objective.dtype))
+                keep.append(objective.stored(solution.coef))
             report(model)
             logger.info("fold %d, C=%g: %s, score %.6g", fold, model.C, solution.status, self.scores_[at])
         return best, best_coef
@@ -266,7 +268,7 @@ class SoftmaxClassifierCV(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             start = bests[0][1] if reference is None else reference[place]
         else:
             C = float(np.mean([self.Cs_[index] for index, _ in bests]))
-            start = np.mean([coef for _, coef in bests], axis=0)
+            start = reduce(operator.add, (coef for _, coef in bests)) / len(bests)
         l2 = penalty(C, objective.total_weight, objective.n_classes)
         current = objective.with_l2(l2)
         solution = solve(
@@ -316,7 +318,7 @@ class SoftmaxClassifierCV(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
                 f"SoftmaxClassifierCV: of {len(statuses)} fits, {what} ended above tol={self.tol:g}; statuses_ and "
                 "gaps_ tell which and how far. A larger tol, more iterations or float64 features help.",
                 ConvergenceWarning,
-                stacklevel=4,
+                stacklevel=5,
             )
 
     def decision_function(self, X: Any) -> np.ndarray:
@@ -353,7 +355,8 @@ class SoftmaxClassifierCV(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         float
         """
         check_is_fitted(self, "best_estimator_")
-        return float(_scorer(self.scoring, self.classes_)(self.best_estimator_, X, np.asarray(y), sample_weight))
+        score = score_on_device if is_on_device(X) else score_on_host
+        return score(self.scoring, self.best_estimator_, X, y, sample_weight)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -396,56 +399,7 @@ class _Rows(NamedTuple):
     ) -> tuple["_Rows", Callable[[SoftmaxClassifier], float], int]:
         """Return a copy of the rows to fit, and what scores a model on the others, with their number."""
         train, test = members
-        scorer, X, y = _scorer(scoring, self.classes), self.X[test], self.y[test]
+        scorer, X, y = scorer_of(scoring, self.classes), self.X[test], self.y[test]
         weight = None if self.sample_weight is None else self.sample_weight[test]
         fitted = _Rows(self.X[train], self.y, self.codes[train], self.weight[train], None, self.classes)
         return fitted, lambda model: scorer(model, X, y, weight), len(y)
-
-
-def _scorer(scoring: str | Scorer | None, classes: np.ndarray) -> Callable[..., float]:
-    """Return a function of a classifier, rows, labels and weights or None."""
-    if scoring == "neg_log_loss":
-        return neg_log_loss
-    if not (scoring is None or isinstance(scoring, str) or callable(scoring)):
-        raise TypeError(f"scoring: {scoring!r}; accepted are one name of scikit-learn's, a scorer, or None")
-    scorer = check_scoring(SoftmaxClassifier(), scoring=scoring)
-    # Metrics that can be told of classes which a fold lacks are told, as scikit-learn's own search does.
-    metric = getattr(scorer, "_score_func", None)
-    if metric is not None:
-        given, known = dict(scorer._kwargs), signature(metric).parameters
-        if "labels" in known:
-            given.setdefault("labels", classes)
-            if len(classes) == 2 and "pos_label" in known:
-                given.setdefault("pos_label", classes[1])
-            scorer = make_scorer(
-                metric, greater_is_better=scorer._sign > 0, response_method=scorer._response_method, **given
-            )
-    parameters = signature(scorer).parameters
-    weighted = "sample_weight" in parameters or any(p.kind is Parameter.VAR_KEYWORD for p in parameters.values())
-
-    def score(model: SoftmaxClassifier, X: Any, y: np.ndarray, sample_weight: np.ndarray | None) -> float:
-        if sample_weight is None or not weighted:
-            return float(scorer(model, X, y))
-        return float(scorer(model, X, y, sample_weight=sample_weight))
-
-    return score
-
-
-def neg_log_loss(model: SoftmaxClassifier, X: Any, y: np.ndarray, sample_weight: np.ndarray | None) -> float:
-    """Return the mean log-probability of the true classes, of which none counts as less than that of 2.2e-16."""
-    y = column_or_1d(y)
-    check_consistent_length(X, y, sample_weight)
-    n_rows = len(y)
-    total = n_rows if sample_weight is None else np.sum(sample_weight)
-    if not total > 0.0:
-        raise ValueError(f"the {n_rows} rows to score have weights of the sum {total:g}; a positive sum is needed")
-    codes = np.searchsorted(model.classes_, y).clip(max=len(model.classes_) - 1)
-    if (unknown := model.classes_[codes] != y).any():
-        raise ValueError(f"y: the label {y[unknown].tolist()[0]!r} is not among the classes that the classifier knows")
-    sliced = hasattr(X, "shape") and not hasattr(X, "iloc")
-    log_p = np.empty(n_rows)
-    for start in range(0, n_rows, _SCORED_AT_ONCE if sliced else n_rows):
-        rows = slice(start, start + _SCORED_AT_ONCE) if sliced else slice(None)
-        part = model.predict_log_proba(X[rows] if sliced else X)
-        log_p[rows] = part[np.arange(len(part)), codes[rows]]
-    return float(np.average(np.maximum(log_p, _LEAST), weights=sample_weight))

@@ -14,16 +14,16 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.callback import CallbackSupportMixin, with_callbacks
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_scalar
-from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
 from softhead._checkpoint import CheckpointFile, digest
 from softhead._classifier_state import classifier_from_state, classifier_to_state
+from softhead._device import DeviceRows
 from softhead._problem import check_flag, check_stopping, linear_problem, logits_by_block, public_coefficients
 from softhead._streamed import accuracy, apply_elsewhere, is_elsewhere, read_elsewhere
-from softhead._tensors import TorchHead, answers_tensors, fits_tensors, on_host
-from softhead._weights import check_class_weight, class_factors, row_weights
+from softhead._tensors import TorchHead, answers_tensors, fits_tensors, is_on_device, on_host
+from softhead._weights import class_factors, factors_of_counts, row_weights, sorted_labels
 from softhead.functional import log_softmax, softmax
 from softhead.linear.contract import Objective
 from softhead.linear.solution import Callback, Progress, Status
@@ -99,7 +99,9 @@ class SoftmaxClassifier(TorchHead, CallbackSupportMixin, ClassifierMixin, BaseEs
     has ``n_passes_``, ``objective_`` and ``gap_``.
 
     Tensors of PyTorch on the CPU are read where they are. Under ``sklearn.set_config(array_api_dispatch=True)`` what is
-    fitted and predicted are tensors as well, on the device of X; rows on another device are copied to the host.
+    fitted and predicted are tensors as well, on the device of X. Rows on another device than the CPU stay there, and so
+    does all that is as long: float32 products are taken in TF32 on CUDA until these show no more, then in float64, on
+    which the certificate rests. `checkpoint` serves there too, for the same kind of device and version of PyTorch.
 
     References
     ----------
@@ -204,6 +206,10 @@ class SoftmaxClassifier(TorchHead, CallbackSupportMixin, ClassifierMixin, BaseEs
             different.
         """
         self._check_parameters()
+        if is_on_device(X):
+            rows = DeviceRows.read_distributions(self, X, probabilities, classes, sample_weight)
+            objective = rows.objective(C=float(self.C), fit_intercept=bool(self.fit_intercept))
+            return self._solve(objective, rows.classes, {"X": X})
         if is_elsewhere(X):
             raise TypeError(f"X: a {type(X).__name__}; accepted for probabilities are rows in memory")
         X = validate_data(self, X, accept_sparse="csr", dtype=(np.float64, np.float32))
@@ -218,22 +224,9 @@ class SoftmaxClassifier(TorchHead, CallbackSupportMixin, ClassifierMixin, BaseEs
                 f"probabilities: row {row} has the minimum {targets[row].min():g} and the sum {total[row]:g}; "
                 "rows must be non-negative and sum to 1"
             )
-        labels = np.arange(targets.shape[1]) if classes is None else np.asarray(classes)
-        if labels.shape != (targets.shape[1],) or not (labels[1:] > labels[:-1]).all():
-            raise ValueError(
-                f"classes: must be {targets.shape[1]} different labels in sorted order, one for each column of "
-                f"probabilities; got {labels.tolist()!r}"
-            )
+        labels = sorted_labels(classes, targets.shape[1])
         weight = row_weights(sample_weight, X)
-        counts = (weight / total) @ targets
-        if self.class_weight is None:
-            by_class = np.ones(len(labels))
-        elif self.class_weight == "balanced":
-            with np.errstate(divide="ignore"):
-                by_class = counts.sum() / (len(labels) * counts)
-        else:
-            by_class = compute_class_weight(self.class_weight, classes=labels, y=labels)
-        by_class = check_class_weight(by_class, balanced=self.class_weight == "balanced")
+        by_class = factors_of_counts(self.class_weight, labels, (weight / total) @ targets)
         targets *= by_class  # -sum_c w_c q_c log p_c is the loss of the distribution w q / sum(w q), times sum(w q)
         mass = targets.sum(axis=1, dtype=np.float64)
         np.divide(targets, mass[:, None], out=targets, where=mass[:, None] > 0.0, casting="same_kind")
@@ -377,7 +370,7 @@ class SoftmaxClassifier(TorchHead, CallbackSupportMixin, ClassifierMixin, BaseEs
         context = self._init_callback_context(max_subtasks=None).call_on_fit_task_begin(estimator=self, **seen)
         solution = solve(
             objective,
-            start,
+            objective.placed(start),
             tol=float(self.tol),
             max_iter=int(self.max_iter),
             callback=self._report_to(context, objective, classes, seen) if hasattr(self, "_skl_callbacks") else None,
@@ -430,7 +423,7 @@ class SoftmaxClassifier(TorchHead, CallbackSupportMixin, ClassifierMixin, BaseEs
             "the number of rows": objective.n_rows,
             "the number of features": objective.n_features,
             "the classes": repr(classes.tolist()) if len(classes) <= 20 else f"{len(classes)}, {digest(classes)}",
-            "the dtype": str(objective.dtype),
+            "the dtype": objective.precision,
             "C": float(self.C),
             "fit_intercept": bool(self.fit_intercept),
             "class_weight": repr(self.class_weight),

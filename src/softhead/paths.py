@@ -1,18 +1,21 @@
 """The softmax classifier under many penalties at once: its regularisation path, every point of it certified."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
+from sklearn import get_config
 from sklearn.base import clone
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import validate_data
 
+from softhead._device import DeviceRows
 from softhead._problem import check_flag, check_stopping, linear_problem, penalty, penalty_grid, public_coefficients
-from softhead._tensors import refuse_dispatched
+from softhead._tensors import is_foreign, is_on_device, sent, to_numpy
 from softhead._weights import class_factors, row_weights
 from softhead.estimator import SoftmaxClassifier
+from softhead.linear.contract import Objective
 from softhead.linear.path import solve_path
 
 
@@ -124,7 +127,8 @@ def softmax_path(
     Notes
     -----
     A C that is not solved to `tol` is told by its status and its gap, not by a warning. Memory beyond the features is
-    that of the coefficients for all C, and what one fit takes.
+    that of the coefficients for all C, and what one fit takes. Of tensors, as `SoftmaxClassifier` takes them under
+    scikit-learn's array API dispatch, coefficients, intercepts and classes are tensors too.
 
     References
     ----------
@@ -149,16 +153,9 @@ def softmax_path(
     template = SoftmaxClassifier(
         fit_intercept=fit_intercept, class_weight=class_weight, tol=float(tol), max_iter=int(max_iter)
     )
-    refuse_dispatched("softmax_path", X)
-    X, y = validate_data(template, X, y, accept_sparse="csr", dtype=(np.float64, np.float32))
-    check_classification_targets(y)
-    classes, codes = np.unique(y, return_inverse=True)
-    weight = row_weights(sample_weight, X)
-    weight *= class_factors(class_weight, classes, y, weight)[codes]
-    objective = linear_problem(X, codes, weight, classes, C=np.inf, fit_intercept=fit_intercept)
-
+    objective, classes = _problem(template, X, y, sample_weight)
     order = np.argsort(grid, kind="stable")
-    l2s = [penalty(C, float(weight.sum()), len(classes)) for C in grid[order]]
+    l2s = [penalty(C, objective.total_weight, len(classes)) for C in grid[order]]
     rows = 1 if len(classes) == 2 else len(classes)
     n = len(grid)
     path = SoftmaxPath(
@@ -180,4 +177,22 @@ def softmax_path(
         path.objectives[index], path.gaps[index] = solution.value, solution.gap
         path.n_iter[index], path.passes[index] = solution.n_iter, solution.passes
         path.statuses[index] = solution.status
-    return path
+    if not get_config()["array_api_dispatch"]:
+        return path
+    return replace(path, coefs=sent(path.coefs, X), intercepts=sent(path.intercepts, X), classes=sent(path.classes, y))
+
+
+def _problem(template: SoftmaxClassifier, X: Any, y: Any, sample_weight: Any) -> tuple[Objective, np.ndarray]:
+    """Return the unpenalised objective of rows, and their classes; the template notes their features."""
+    fit_intercept = template.fit_intercept
+    if is_on_device(X):
+        rows = DeviceRows.read(template, X, y, sample_weight)
+        return rows.objective(C=np.inf, fit_intercept=fit_intercept), rows.classes
+    named = (("X", X), ("y", y), ("sample_weight", sample_weight))
+    X, y, sample_weight = (to_numpy(name, value) if is_foreign(value) else value for name, value in named)
+    X, y = validate_data(template, X, y, accept_sparse="csr", dtype=(np.float64, np.float32))
+    check_classification_targets(y)
+    classes, codes = np.unique(y, return_inverse=True)
+    weight = row_weights(sample_weight, X)
+    weight *= class_factors(template.class_weight, classes, y, weight)[codes]
+    return linear_problem(X, codes, weight, classes, C=np.inf, fit_intercept=fit_intercept), classes

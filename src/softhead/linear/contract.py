@@ -64,6 +64,11 @@ class Objective(ABC):
         return float(np.finfo(self.dtype).eps)
 
     @property
+    def precision(self) -> str:
+        """The dtype, and where the rows are not in memory but on a device, which one: what the last bits hang on."""
+        return str(self.dtype)
+
+    @property
     def pass_work(self) -> float:
         """What a pass costs in multiply-adds: 2 n_features and the like of 50 for the exponential of each logit.
 
@@ -78,6 +83,10 @@ class Objective(ABC):
     def placed(self, coef: np.ndarray) -> Any:
         """Return coefficients of NumPy as the objective takes them."""
         return coef
+
+    def stored(self, coef: np.ndarray) -> np.ndarray:
+        """Return coefficients in the dtype of the products: as small as they can be kept."""
+        return coef.astype(self.dtype)
 
     @property
     @abstractmethod

@@ -90,6 +90,12 @@ class TensorObjective(Objective):
         """The spacing of the numbers next to 1 as far as products keep them apart."""
         return TF32_EPS if self.tf32 else super().eps
 
+    @property
+    def precision(self) -> str:
+        """The dtype, and the device and the version of PyTorch that its products hang on."""
+        name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type
+        return f"{self.dtype} on {name}, PyTorch {torch.__version__}"
+
     def zeros(self) -> Tensor:
         """Return coefficients of zero."""
         return torch.zeros(self.shape, dtype=torch.float64, device=self.device)
@@ -97,6 +103,10 @@ class TensorObjective(Objective):
     def placed(self, coef: np.ndarray) -> Tensor:
         """Return coefficients of NumPy on the device."""
         return torch.as_tensor(np.ascontiguousarray(coef), dtype=torch.float64, device=self.device)
+
+    def stored(self, coef: Any) -> Any:
+        """Return coefficients in the dtype of the products."""
+        return coef.to(self._dtype)
 
     def representable(self, coef: Any) -> Any:
         """Return the coefficients as the dtype can hold them; see `Objective.representable`."""
