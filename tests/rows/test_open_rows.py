@@ -9,6 +9,8 @@ from sklearn.datasets import dump_svmlight_file
 
 import softhead
 from softhead import RowSource, SoftmaxClassifier, TableEncoder, open_rows
+from softhead.kernels.transpose import columns_to_rows
+from softhead.linear.columns import Columns
 from softhead.rows import svmlight
 
 pa = pytest.importorskip("pyarrow")
@@ -207,48 +209,46 @@ def test_names_are_public():
     assert softhead.open_rows is open_rows
 
 
-def test_memory_given_back_is_written_again_and_no_other(tmp_path):
+def test_columns_become_rows_wherever_batches_and_pieces_end(tmp_path):
     from pyarrow import parquet
 
     rng = np.random.default_rng(4)
-    n, rows = 40_000, 17_000  # several stripes for the threads, and blocks that begin inside a row group
+    n, rows = 20_000, 17_003  # several stripes for the threads, and blocks of parts of some row groups
     X = rng.normal(size=(n, 20)).astype(np.float32)
     y = rng.integers(0, 3, n)
     table = pa.table({f"x{j}": X[:, j] for j in range(20)} | {"y": y})
-    gaps = np.where(np.arange(n) % 1000 == 7, np.nan, X[:, 5])
-    table = table.set_column(5, "x5", pa.array(gaps, pa.float32(), from_pandas=True))
+    X[:, 5] = np.where(np.arange(n) % 1000 == 7, np.nan, X[:, 5])
+    table = table.set_column(5, "x5", pa.array(X[:, 5], pa.float32(), from_pandas=True))
     parquet.write_table(table, tmp_path / "t.parquet", row_group_size=7001)
-    X[:, 5] = gaps
     blocks = open_rows(tmp_path / "t.parquet", target="y", block_rows=rows).blocks
-    first, second, third = (block[0] for block in blocks)
-    np.testing.assert_array_equal(np.concatenate([first, second, third]), X)
+    np.testing.assert_array_equal(np.concatenate([X for X, _, _ in blocks]), X)
+    (first, labels, _), (second, _, _) = blocks.by_columns()
+    assert isinstance(first, Columns)
+    assert (first.shape, second.shape, first.dtype, len(first)) == ((rows, 20), (n - rows, 20), np.float32, rows)
+    np.testing.assert_array_equal(labels, y[:rows])
+    np.testing.assert_array_equal(second.rows(), X[rows:])
+    assert first.astype(np.dtype(np.float32), copy=False) is first
+    np.testing.assert_array_equal(first.astype(np.dtype(np.float64)), X[:rows].astype(np.float64))
+    for start, stop in ((0, 1), (5, 21), (6990, 7010), (7001, 7003), (13_990, 17_003), (17_000, 17_003), (4, 4)):
+        out = np.zeros((stop - start + 2, 20), np.float32)
+        columns_to_rows(first.addresses, first.begins, start, stop, out)
+        np.testing.assert_array_equal(out[:-2], X[start:stop])
+        assert not out[-2:].any()
 
-    for useless in (first[:, :3], first[:100], first.astype(np.float64), first.T, np.empty((rows, 3), np.float32), "X"):
-        blocks.take_back(useless)
-    iterator = iter(blocks)
-    assert next(iterator)[0] is not first
-    blocks.take_back(second)
-    again = next(iterator)[0]
-    assert again is second
-    np.testing.assert_array_equal(again, X[rows : 2 * rows])
-    np.testing.assert_array_equal(next(iterator)[0], X[2 * rows :])
-    np.testing.assert_array_equal(first, X[:rows])
 
-
-def test_a_fit_whose_blocks_share_memory_has_the_bits_of_one_whose_blocks_do_not(tmp_path):
+@pytest.mark.parametrize(("n_features", "block_rows"), [(20, 700), (20, 13), (3, 700), (70, 3000)])
+@pytest.mark.parametrize("tol", [1e-4, 1e-9])
+def test_a_fit_has_the_same_bits_whether_its_numbers_lie_in_rows_or_columns(tmp_path, n_features, block_rows, tol):
     from pyarrow import parquet
 
     rng = np.random.default_rng(5)
-    X = rng.normal(size=(3000, 18)).astype(np.float32)
+    X = rng.normal(size=(3000, n_features)).astype(np.float32)
     y = np.digitize(X[:, 0] + rng.normal(size=3000), [-0.5, 0.5])
-    parquet.write_table(pa.table({f"x{j}": X[:, j] for j in range(18)} | {"y": y}), tmp_path / "t.parquet")
-    source = open_rows(tmp_path / "t.parquet", target="y", block_rows=500)
-    shared = SoftmaxClassifier().fit(source)
-    assert len(source.blocks._free) >= 1
-    apart = SoftmaxClassifier().fit(
-        RowSource(lambda: iter(open_rows(tmp_path / "t.parquet", target="y", block_rows=500)))
-    )
-    held = SoftmaxClassifier().fit(RowSource([(X[k : k + 500], y[k : k + 500]) for k in range(0, 3000, 500)]))
-    for other in (apart, held):
-        np.testing.assert_array_equal(shared.coef_, other.coef_)
-        assert shared.objective_ == other.objective_
+    table = pa.table({f"x{j}": X[:, j] for j in range(n_features)} | {"y": y})
+    parquet.write_table(table, tmp_path / "t.parquet", row_group_size=1009)
+    by_columns = SoftmaxClassifier(tol=tol).fit(open_rows(tmp_path / "t.parquet", target="y", block_rows=block_rows))
+    parts = [slice(k, k + block_rows) for k in range(0, 3000, block_rows)]
+    by_rows = SoftmaxClassifier(tol=tol).fit(RowSource([(X[part], y[part]) for part in parts]))
+    np.testing.assert_array_equal(by_columns.coef_, by_rows.coef_)
+    np.testing.assert_array_equal(by_columns.intercept_, by_rows.intercept_)
+    assert (by_columns.objective_, by_columns.gap_) == (by_rows.objective_, by_rows.gap_)

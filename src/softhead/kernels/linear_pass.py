@@ -20,6 +20,7 @@ import numpy as np
 
 from softhead.kernels.elementary import inlined, log1p, row_loop
 from softhead.kernels.multiply import STEP, add_product, add_square
+from softhead.kernels.transpose import columns_to_rows
 from softhead.kernels.vectors import exponentiate, maximum, scale
 
 _LEAST_SHARE = 1e-100  # of a row whose curvature counts: squares of less underflow
@@ -138,15 +139,15 @@ def loss_pass(
     sums: Any,
     tile: Any,
     z: Any,
+    loss: Any,
 ) -> Any:
-    """Return sum_i a_i CE_i over the rows, and add its gradient; targets are integer classes or distributions.
+    """Return `loss` and sum_i a_i CE_i over the rows, and add its gradient; targets are classes or distributions.
 
     1 - sum_c p_ic^2 of every row goes to `spreads` (n,).
     Contiguous rows may be used where they lie, `in_place`.
     """
     d, stride = x.shape[1], tile.shape[1]
     notes = np.empty((3, len(tile)))
-    loss = 0.0
     for first in range(start, stop, len(tile)):
         size = min(len(tile), stop - first)
         # Products read whole steps of rows and features: beyond the last row there is nothing to be read.
@@ -160,6 +161,51 @@ def loss_pass(
             _logits(tile, 0, stride, d, size, weights, intercepts, z)
             loss += residuals(z, first, size, targets, shares, notes, sums, spreads)
             add_product(tile, 0, 1, stride, size, z, gradient, d)
+    return loss
+
+
+@row_loop
+def column_loss_pass(
+    addresses: Any,
+    begins: Any,
+    start: Any,
+    stop: Any,
+    rows: Any,
+    weights: Any,
+    intercepts: Any,
+    targets: Any,
+    shares: Any,
+    spreads: Any,
+    gradient: Any,
+    sums: Any,
+    tile: Any,
+    z: Any,
+    loss: Any,
+) -> Any:
+    """Return what `loss_pass` does, of rows that lie in memory as `columns_to_rows` has them.
+
+    They become rows in `rows` (some tiles and STEP, d), where they are still in cache for the products.
+    """
+    size = len(rows) - STEP
+    for first in range(start, stop, size):
+        last = min(first + size, stop)
+        columns_to_rows(addresses, begins, first, last, rows)
+        loss = loss_pass(
+            rows,
+            0,
+            last - first,
+            True,
+            weights,
+            intercepts,
+            targets[first:last],
+            shares[first:last],
+            spreads[first:last],
+            gradient,
+            sums,
+            tile,
+            z,
+            loss,
+        )
     return loss
 
 

@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from softhead.linear.columns import Columns
+
 # 2,048 rows fill the matrix products (256 rows cost 1.2 times as much on 15,000 x 384 x 150), and larger blocks fall
 # out of cache (4,096 rows cost 1.2 times as much on 200,000 x 64 x 2,000).
 _MAX_ROWS = 2048
@@ -21,7 +23,7 @@ class RowBlocks:
     """
 
     def __init__(self, X: Any, dtype: np.dtype, n_classes: int) -> None:
-        self.sparse = not isinstance(X, np.ndarray)
+        self.sparse = not isinstance(X, np.ndarray | Columns)
         if self.sparse and not X.has_canonical_format:
             X = X.copy()
             X.sum_duplicates()

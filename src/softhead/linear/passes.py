@@ -8,6 +8,7 @@ import numpy as np
 
 from softhead.kernels.linear_pass import (
     class_moment_pass,
+    column_loss_pass,
     coupled_pass,
     gram_pass,
     intercept_pass,
@@ -17,10 +18,12 @@ from softhead.kernels.linear_pass import (
 from softhead.kernels.multiply import STEP
 from softhead.kernels.threads import in_parallel
 from softhead.kernels.vectors import lanes
+from softhead.linear.columns import Columns
 
 # Of rows, in the second-level cache from their logits to their gradient.
 _TILE_BYTES = 300_000
 _LEAST_ROWS, _MOST_ROWS = 32, 256
+_PIECE_BYTES = 2**19  # of rows that are made of columns at a time
 # Rows are cut into stripes of at least so many tiles: each has sums of its own, as many numbers as there are
 # coefficients, which are added at the end.
 _STRIPE_TILES, _MOST_STRIPES = 16, 32
@@ -33,7 +36,7 @@ _STRIPE_WORK, _CALL_WORK = 2**20, 2**31
 
 def suited(X: Any, n_classes: int) -> bool:
     """Return whether the compiled passes are for this `X`: dense, and the sums of a few stripes fit in memory."""
-    return isinstance(X, np.ndarray) and 64 * X.shape[1] * n_classes <= TOTALS_BYTES
+    return isinstance(X, np.ndarray | Columns) and 64 * X.shape[1] * n_classes <= TOTALS_BYTES
 
 
 def _rounded_up(n: int, step: int) -> int:
@@ -47,15 +50,16 @@ class DensePasses:
     order: results do not depend on the number of threads.
     """
 
-    def __init__(self, X: np.ndarray, dtype: np.dtype, n_classes: int) -> None:
-        self.X = np.asarray(X)
+    def __init__(self, X: "np.ndarray | Columns", dtype: np.dtype, n_classes: int) -> None:
+        self.X: Any = X if isinstance(X, Columns) else np.asarray(X)
         self._dtype, self._n_classes = np.dtype(dtype), n_classes
         n_rows, n_features = X.shape
         self._width = _rounded_up(n_classes, max(STEP, lanes(self._dtype.itemsize)))
         self._depth = _rounded_up(n_features, STEP)
         fitting = _TILE_BYTES // (self._depth * self._dtype.itemsize) // STEP * STEP
         self._tile_rows = min(max(fitting, _LEAST_ROWS), _MOST_ROWS)
-        self._in_place = self.X.flags.c_contiguous
+        self._in_place = isinstance(X, Columns) or bool(X.flags.c_contiguous)
+        self._piece_rows = self._tile_rows * max(1, _PIECE_BYTES // (self._tile_rows * n_features * X.dtype.itemsize))
         # Kept from pass to pass: to allocate, NumPy gives up the interpreter's lock, and waits for its return.
         self._spaces: list[tuple[np.ndarray, np.ndarray]] = []
         n_tiles = -(-n_rows // self._tile_rows)
@@ -75,7 +79,12 @@ class DensePasses:
         given = targets, shares, self.spreads
 
         def run(start: int, stop: int, gradient: np.ndarray, sums: np.ndarray, loss: np.ndarray, space: Any) -> None:
-            loss += loss_pass(self.X, start, stop, self._in_place, *parameters, *given, gradient, sums, *space)
+            rest = *parameters, *given, gradient, sums, *space, loss[0]
+            if isinstance(self.X, Columns):
+                rows = np.zeros((self._piece_rows + STEP, self.X.shape[1]), self.X.dtype)
+                loss[0] = column_loss_pass(self.X.addresses, self.X.begins, start, stop, rows, *rest)
+            else:
+                loss[0] = loss_pass(self.X, start, stop, self._in_place, *rest)
 
         gradient, sums, loss = self._sum(run, (self._depth, self._width), (self._width,), (1,))
         return float(loss[0]), gradient[: self.X.shape[1], : self._n_classes].T, sums[: self._n_classes]

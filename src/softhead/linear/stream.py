@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import sparse
 
+from softhead.linear.columns import Columns
 from softhead.linear.labels import LabelCodes, unique_labels
 from softhead.linear.objective import LinearSoftmaxObjective
 from softhead.linear.prefetch import prefetching
@@ -66,6 +67,8 @@ def checked_blocks(items: Iterable[Any]) -> Iterator[Block]:
 
 def _matrix(X: Any, index: int) -> Any:
     """Return rows as an array in C order, or in CSR without repeated entries; the caller's arrays stay as they are."""
+    if isinstance(X, Columns):
+        return X
     if sparse.issparse(X):
         matrix = sparse.csr_array(X)
         matrix = matrix if matrix.dtype == np.float32 else matrix.astype(np.float64)
@@ -117,6 +120,8 @@ def _weights(block: Block) -> np.ndarray | None:
 
 def refuse_infinite(block: Block) -> None:
     """Raise a ValueError where a number of the block is not finite."""
+    if isinstance(block.X, Columns):
+        block = block._replace(X=block.X.rows())
     if isinstance(block.X, np.ndarray):
         with np.errstate(over="ignore", invalid="ignore"):
             if np.isfinite(block.X.sum()):  # without an array of their size
@@ -286,7 +291,6 @@ class StreamedObjective(SummedObjective):
         """Return the sums of all blocks, in one pass over them."""
         total: tuple[Any, ...] | None = None
         n_rows = 0
-        take_back = getattr(self._source, "take_back", None)
         with prefetching(self._parts) as parts:
             for block, part in parts:
                 n_rows += part.X.shape[0]
@@ -296,15 +300,13 @@ class StreamedObjective(SummedObjective):
                 if not finite:
                     refuse_infinite(block)
                 total = more if total is None else add(total, more)
-                if take_back is not None:
-                    take_back(block.X)
-                del block, part
         if total is None or n_rows != self.n_rows:
             raise ValueError(f"the source has {n_rows} rows in this pass; it had {self.n_rows} before")
         return total
 
     def _parts(self) -> Iterator[tuple[Block, Part]]:
-        for block in checked_blocks(self._source):
+        by_columns = getattr(self._source, "by_columns", lambda: self._source)
+        for block in checked_blocks(by_columns()):
             if block.X.shape[1] != self.n_features:
                 raise ValueError(f"{block.place(0)}: {block.X.shape[1]} features; there were {self.n_features} before")
             if block.y is None:

@@ -6,15 +6,17 @@ from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 
+from softhead.linear.columns import Columns
 from softhead.linear.contract import Objective
 from softhead.linear.objective import LinearSoftmaxObjective
+from softhead.linear.passes import suited
 
 # The methods of an objective that are sums over rows.
 Sums = Literal["loss_sums", "moment_sums", "intercept_moments"]
 
 
 class Part(NamedTuple):
-    """Some of the rows: features (an array or CSR matrix), targets as an objective takes them, and weights or None."""
+    """Some of the rows: an array, `Columns` or a CSR matrix, targets as an objective takes them, weights or None."""
 
     X: Any
     targets: np.ndarray
@@ -32,8 +34,11 @@ class PartSums:
 
     def __call__(self, part: Part, sums: Sums, coef: np.ndarray | None = None) -> tuple[Any, ...]:
         """Return sums of `LinearSoftmaxObjective` over the part, at `coef` where they depend on it."""
+        X = part.X
+        if isinstance(X, Columns) and not (sums == "loss_sums" and suited(X, self.n_classes)):
+            X = X.rows()
         objective = LinearSoftmaxObjective(
-            part.X,
+            X,
             part.targets,
             n_classes=self.n_classes,
             sample_weight=part.sample_weight,

@@ -1,19 +1,15 @@
 """Blocks of rows from Parquet and Arrow IPC files: columns to the rows of a matrix."""
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from softhead.kernels.threads import in_parallel, several
-from softhead.kernels.transpose import columns_to_rows
-from softhead.kernels.vectors import lanes
+from softhead.kernels.threads import several
+from softhead.linear.columns import Columns, fits
 
 BLOCK_BYTES = 2**25  # by default: decoded in about 10 ms, and some four of them are in memory at once
-_KEPT = 4  # blocks of memory for rows: with one ahead, no more are in use at once
-_STRIPE = 8192  # rows that a thread transposes at a time
 
 Encode = Callable[[Any], Any]
 
@@ -24,8 +20,12 @@ def batches_of(path: Path, columns: list[str], rows: int) -> Iterator[Any]:
     from pyarrow import parquet
 
     if path.suffix.lower() == ".parquet":
-        # Columns are decoded a batch at a time, however long their row groups are.
-        with parquet.ParquetFile(path, buffer_size=2**20, pre_buffer=False) as file:
+        # Columns are decoded a batch at a time, however long their row groups are. A row group about as large as a block
+        # is read at once: through buffers it takes 6% longer.
+        metadata = parquet.read_metadata(path)
+        sizes = (metadata.row_group(k).total_byte_size for k in range(metadata.num_row_groups))
+        buffer = 2**20 if max(sizes, default=0) > 2 * BLOCK_BYTES else 0
+        with parquet.ParquetFile(path, metadata=metadata, buffer_size=buffer, pre_buffer=False) as file:
             yield from file.iter_batches(batch_size=rows, columns=columns, use_threads=several())
         return
     with pa.memory_map(str(path)) as stream, pa.ipc.open_file(stream) as file:
@@ -125,11 +125,14 @@ class ArrowBlocks:
         self.files, self.rows, self.dtype = files, rows, dtype
         self.target, self.weight, self.features, self.encode = target, weight, features, encode
         self.columns = [*features, *(name for name in (target, weight) if name is not None)]
-        self._stored = {4: "float", 8: "double"}[dtype.itemsize]  # the type of Arrow whose numbers lie as ours do
-        self._free: deque[np.ndarray] = deque(maxlen=_KEPT)
 
     def __iter__(self) -> Iterator[tuple[Any, Any, Any]]:
         """Yield ``(X, y, weight)``."""
+        for X, y, weight in self.by_columns():
+            yield X.rows() if isinstance(X, Columns) else X, y, weight
+
+    def by_columns(self) -> Iterator[tuple[Any, Any, Any]]:
+        """Yield the same, the features as `Columns` where they lie so."""
         import pyarrow as pa
 
         for batches in grouped(self._batches(), self.rows):
@@ -139,27 +142,6 @@ class ArrowBlocks:
             weight = None if self.weight is None else np.array(table[self.weight].to_numpy(), np.float64)
             X = self._matrix(batches) if self.encode is None else self.encode(table.select(self.features))
             yield X, y, weight
-
-    def take_back(self, X: Any) -> None:
-        """Take the features of a block that nothing else refers to, to write another block into.
-
-        New memory has to be cleared by the system first, which took 17 ms for 600,000 x 128 float32, where the rest of
-        the way from columns to rows takes 37.
-        """
-        ours = self.encode is None and isinstance(X, np.ndarray) and X.base is None
-        if ours and X.dtype == self.dtype and len(X) == self.rows and X.flags.c_contiguous:
-            self._free.append(X)
-
-    def _space(self, n_rows: int, width: int) -> np.ndarray:
-        """Return memory for rows."""
-        while n_rows == self.rows:
-            try:
-                space = self._free.pop()
-            except IndexError:
-                break
-            if space.shape[1] == width:
-                return space
-        return np.empty((n_rows, width), self.dtype)
 
     def _batches(self) -> Iterator[Any]:
         kinds: dict[str, Any] = {}
@@ -183,44 +165,35 @@ class ArrowBlocks:
             except (OSError, ValueError, KeyError) as error:
                 raise ValueError(f"{path}: {_line(error)}") from error
 
-    def _matrix(self, batches: list[Any]) -> np.ndarray:
-        """Return the columns of numbers as rows; a missing number is NaN."""
+    def _matrix(self, batches: list[Any]) -> "np.ndarray | Columns":
+        """Return the columns of numbers as a matrix; a missing number is NaN."""
         parts = [batch.select(self.features) for batch in batches]
         kinds = [field.type for field in parts[0].schema]
         if len(kinds) == 1 and is_list(kinds[0]):
             return np.concatenate([flat(part.column(0), self.dtype) for part in parts])
-        rows, first = np.empty((0, 0), self.dtype), 0
-        for part in parts:
-            columns: list[Any] = []
-            for column, kind in zip(part.columns, kinds, strict=True):
-                if is_list(kind):
-                    columns.extend(np.ascontiguousarray(flat(column, self.dtype).T))
-                elif str(kind) == self._stored and not column.null_count:
-                    columns.append(column)
-                else:
-                    columns.append(np.ascontiguousarray(column.to_numpy(zero_copy_only=False), self.dtype))
-            if not first:
-                rows = self._space(sum(map(len, batches)), len(columns))
-            _fill(rows, first, columns)
+        found = [list(self._columns(part, kinds)) for part in parts]
+        if all(fits(len(part), len(columns), self.dtype) for part, columns in zip(parts, found, strict=True)):
+            addresses = [[_address(column, self.dtype.itemsize) for column in columns] for columns in found]
+            return Columns(np.array(addresses, np.int64), [len(part) for part in parts], self.dtype, found)
+        rows, first = np.empty((sum(map(len, parts)), len(found[0])), self.dtype), 0
+        for part, columns in zip(parts, found, strict=True):
+            for j, column in enumerate(columns):
+                rows[first : first + len(part), j] = column
             first += len(part)
         return rows
 
+    def _columns(self, part: Any, kinds: list[Any]) -> Iterator[Any]:
+        """Yield the columns of a batch, as arrays, or as Arrow has them where that is the same numbers."""
+        import pyarrow as pa
 
-def _fill(rows: np.ndarray, first: int, columns: list[Any]) -> None:
-    """Write columns, arrays or Arrow's, of the dtype of the rows to those from `first` on."""
-    n, size, least = len(columns[0]), rows.itemsize, lanes(rows.itemsize)
-    if n < least or len(columns) < least:
-        for j, column in enumerate(columns):
-            rows[first : first + n, j] = column
-        return
-    addresses = np.array([_address(column, size) for column in columns], np.int64)
-    n_stripes = max(1, n // _STRIPE)
-
-    def transpose(k: int) -> None:
-        start, stop = k * n // n_stripes, (k + 1) * n // n_stripes
-        columns_to_rows(addresses + size * start, stop - start, rows, first + start)
-
-    in_parallel(transpose, n_stripes)
+        stored = pa.from_numpy_dtype(self.dtype)
+        for column, kind in zip(part.columns, kinds, strict=True):
+            if kind.equals(stored) and not column.null_count:
+                yield column
+            elif is_list(kind):
+                yield from np.ascontiguousarray(flat(column, self.dtype).T)
+            else:
+                yield np.ascontiguousarray(column.to_numpy(zero_copy_only=False), self.dtype)
 
 
 def _address(column: Any, size: int) -> int:
