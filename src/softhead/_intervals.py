@@ -96,12 +96,14 @@ class Bootstrap:
     def __init__(self, n_rows: int, n_cells: int) -> None:
         self.n_cells = n_cells
         self.n_groups = min(n_rows, _GROUPS, max(100, _CELLS // n_cells))
-        self.group = np.random.default_rng(0).permutation(n_rows) % max(1, self.n_groups)
+        drawn = np.random.default_rng(0).permutation(n_rows)
+        drawn %= max(1, self.n_groups)
+        self.group = drawn.astype(np.int16)  # there may be very many rows
         self.by_group = np.zeros((self.n_groups, n_cells))
 
     def add(self, rows: slice, cells: np.ndarray, values: np.ndarray) -> None:
         """Add the values (n, k) of some rows to their cells (n, k)."""
-        at = self.group[rows].reshape(-1, *[1] * (cells.ndim - 1)) * self.n_cells + cells
+        at = self.group[rows].astype(np.intp).reshape(-1, *[1] * (cells.ndim - 1)) * self.n_cells + cells
         size = self.by_group.size
         self.by_group += np.bincount(at.ravel(), values.ravel(), minlength=size).reshape(self.by_group.shape)
 

@@ -133,9 +133,8 @@ def _ordered(score: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     order = np.argsort(score, kind="stable")
     ordered = score[order]
     ends = np.flatnonzero(np.append(ordered[1:] != ordered[:-1], True))
-    end = ends[np.searchsorted(ends, np.arange(len(score)))]
-    segment = np.empty(len(score), np.intp)
-    segment[order] = end * _SEGMENTS // len(score)
+    segment = np.empty(len(score), np.int16)  # few bytes: there may be very many rows
+    segment[order] = np.repeat(ends * _SEGMENTS // len(score), np.diff(ends, prepend=-1))
     return order, ends, segment
 
 

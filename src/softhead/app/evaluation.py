@@ -12,7 +12,7 @@ from softhead.functional import log_softmax
 
 CONFIDENCE = 0.95  # of every interval
 N_BINS = 15
-_ENTRIES_AT_ONCE = 1 << 22  # probabilities, or features, that are held at one time
+_ENTRIES_AT_ONCE = 1 << 21  # probabilities, or features, that are held at one time
 _MOST_AT_ONCE = 65_536  # rows
 _MOST_DENSE = 2048  # features: rows of more of them are mostly sparse
 
@@ -124,24 +124,15 @@ def evaluation_of_blocks(classifier: SoftmaxClassifier, blocks: Iterable[Any], t
     temperature = float(classifier.temperature_)
     temperatures = [temperature] if temperature == 1.0 else [temperature, 1.0]
     n_rows, n_classes = len(true), len(classifier.classes_)
-    classes = np.arange(n_classes)
-    outcomes = [Outcomes(true, np.empty(n_rows, np.intp), *np.empty((3, n_rows))) for _ in temperatures]
+    outcomes = [Outcomes(true, np.empty(n_rows, true.dtype), *np.empty((3, n_rows))) for _ in temperatures]
     bins = [Bins(n_rows, n_classes, n_bins=N_BINS) for _ in temperatures]
     start = 0
     for matrix in blocks:
-        scores = classifier.decision_function(matrix)
-        rows = slice(start, start + len(scores))
-        start = rows.stop
-        logits = np.stack([np.zeros_like(scores), scores], axis=1) if scores.ndim == 1 else scores
-        at = np.arange(len(logits))
+        logits = _logits(classifier, matrix)
+        stop = start + len(logits)
         for one, by_class, divisor in zip(outcomes, bins, temperatures, strict=True):
-            log_p = log_softmax(logits, temperature=divisor).astype(np.float64)
-            p = np.exp(log_p)
-            one.predicted[rows] = logits.argmax(axis=1)
-            one.confidence[rows] = p[at, one.predicted[rows]]
-            one.loss[rows] = -log_p[at, true[rows]]
-            one.brier[rows] = brier_rows(p, true[rows])
-            by_class.add(rows, p, true[rows, None] == classes, np.ones(len(p)), [None] * n_classes)
+            _add(one, by_class, slice(start, stop), logits, divisor)
+        start = stop
     figures = [_figures(*pair) for pair in zip(outcomes, bins, strict=True)]
     calibrated = len(temperatures) > 1
     return Evaluation(
@@ -152,6 +143,25 @@ def evaluation_of_blocks(classifier: SoftmaxClassifier, blocks: Iterable[Any], t
         outcomes[0],
         outcomes[1] if calibrated else None,
     )
+
+
+def _logits(classifier: SoftmaxClassifier, matrix: Any) -> np.ndarray:
+    """Return the logits of rows, one a class, for two classes as well."""
+    scores = classifier.decision_function(matrix)
+    return np.stack([np.zeros_like(scores), scores], axis=1) if scores.ndim == 1 else scores
+
+
+def _add(outcomes: Outcomes, by_class: Bins, rows: slice, logits: np.ndarray, temperature: float) -> None:
+    """Note what becomes of some of the rows."""
+    log_p = log_softmax(logits, temperature=temperature).astype(np.float64)
+    p = np.exp(log_p)
+    at, true = np.arange(len(p)), outcomes.true[rows]
+    outcomes.predicted[rows] = logits.argmax(axis=1)
+    outcomes.confidence[rows] = p[at, outcomes.predicted[rows]]
+    outcomes.loss[rows] = -log_p[at, true]
+    outcomes.brier[rows] = brier_rows(p, true)
+    hits = true[:, None] == np.arange(p.shape[1])
+    by_class.add(rows, p, hits, np.ones(len(p)), [None] * p.shape[1])
 
 
 def _figures(rows: Outcomes, by_class: Bins) -> Figures:

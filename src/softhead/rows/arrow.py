@@ -20,8 +20,8 @@ def batches_of(path: Path, columns: list[str], rows: int) -> Iterator[Any]:
     from pyarrow import parquet
 
     if path.suffix.lower() == ".parquet":
-        # Columns are decoded a batch at a time, however long their row groups are. A row group about as large as a block
-        # is read at once: through buffers it takes 6% longer.
+        # Columns are decoded a batch at a time, however long their row groups are. A row group of about the size of a
+        # block is read at once: through buffers it takes 6% longer.
         metadata = parquet.read_metadata(path)
         sizes = (metadata.row_group(k).total_byte_size for k in range(metadata.num_row_groups))
         buffer = 2**20 if max(sizes, default=0) > 2 * BLOCK_BYTES else 0
