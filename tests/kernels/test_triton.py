@@ -209,7 +209,17 @@ def compile_all(dtype):
 
     warnings.simplefilter("ignore")
     flags = {"EXACT": dtype == "fp32", "TEMPERED": True, "WEIGHTED": True, "SMOOTH": True, "GRADIENT": True}
-    flags |= {"LOSS": True, "LOG": True, "R": 4, "B": 256, "NB": 16, "KEEP": True, "BIASED": True, "FACTORS": True}
+    flags |= {
+        "LOSS": True,
+        "LOG": True,
+        "R": 4,
+        "B": 256,
+        "NB": 16,
+        "KEEP": True,
+        "PULL": True,
+        "BIASED": True,
+        "FACTORS": True,
+    }
     flags |= {"BLOCKS": 4, "FIRST": False, "LAST": False}
     tensors = dict.fromkeys(("x", "out", "p", "cotangent", "gradient", "weight", "losses"), f"*{dtype}")
     tensors |= {"labels": "*i64", "total": "*i16", "low": "*u8", "bias": f"*{dtype}", "exponentials": "*bf16"}

@@ -127,6 +127,7 @@ def cross_entropy(
     n_rows, n_columns = x.shape
     rates, flags = rates_of(temperature), _flags(x, temperature)
     flags |= {"GRADIENT": gradient is not None, "WEIGHTED": weight is not None, "SMOOTH": label_smoothing > 0.0}
+    flags["PULL"] = z_loss > 0.0
     if weight is None:
         mass = torch.full((), float(n_columns), dtype=torch.float64, device=x.device)
     else:

@@ -6,6 +6,8 @@ import triton.language as tl
 _LOG2E = tl.constexpr(1.4426950408889634)
 _LN2_HIGH = tl.constexpr(0.693145751953125)  # 15 bits: its products with k are exact
 _LN2_LOW = tl.constexpr(1.4286068203094173e-06)
+_ROUNDER = tl.constexpr(12582912.0)  # 1.5 * 2**23: what is added to it is rounded to a whole number
+_TWO_TO_MINUS_64 = tl.constexpr(2.0**-64)
 _REACH = tl.constexpr(104.0)  # exp(-104) is less than half of the smallest subnormal number
 # exp(r) = 1 + r + r**2 (A0 + A1 r + ...) on abs(r) <= ln(2) / 2; the relative error of exp is 2**-28
 _A0 = tl.constexpr(float.fromhex("0x1.fffffcp-2"))
@@ -22,25 +24,17 @@ def wide(high, low):
 
 
 @triton.jit
-def power_of_two(k):
-    """Return 2**k as float32, for whole k from -126 to 127."""
-    return ((k.to(tl.int32) + 127) << 23).to(tl.float32, bitcast=True)
-
-
-@triton.jit
 def shifted(v, m, rate, rate_low, EXACT: tl.constexpr, TEMPERED: tl.constexpr):
-    """Return (v - m) * rate and, where EXACT, the rounding error of that."""
+    """Return (v - m) * rate and, where EXACT, the rounding error of that: no number where the difference is infinite."""
     high = v - m
     low = tl.zeros_like(high)
     if EXACT:
         back = high - v
         low = (v - (high - back)) - (m + back)
-        low = tl.where(high > -3.0e38, low, 0.0)  # an infinite difference has none
     if TEMPERED:
         if EXACT:
             product = high * rate
-            error = tl.fma(high, rate, -product) + tl.fma(high, rate_low, low * rate)
-            low = tl.where(product > -3.0e38, error, 0.0)
+            low = tl.fma(high, rate, -product) + tl.fma(high, rate_low, low * rate)
             high = product
         else:
             high = high * rate
@@ -49,30 +43,40 @@ def shifted(v, m, rate, rate_low, EXACT: tl.constexpr, TEMPERED: tl.constexpr):
 
 @triton.jit
 def exp(high, low, EXACT: tl.constexpr):
-    """Return exp(high + low) for a difference that is not positive."""
+    """Return exp(high + low) for a difference that is not positive.
+
+    Without EXACT the low part is not read, and the error is that of the unit for special functions, 2**-22.
+    """
     if EXACT:
-        d = tl.where(high < -_REACH, -_REACH, high)  # a comparison: NaN stays
-        k = tl.floor(tl.fma(d, _LOG2E, 0.5))
-        r = tl.fma(k, -_LN2_LOW, tl.fma(k, -_LN2_HIGH, d)) + tl.where(high < -_REACH, 0.0, low)
+        # The sum's last bits are k = round(high / ln 2). Conversions would take five times as long as additions.
+        t = tl.fma(high, _LOG2E, _ROUNDER)
+        k = t - _ROUNDER
+        r = tl.fma(k, -_LN2_LOW, tl.fma(k, -_LN2_HIGH, high)) + low
         s = tl.fma(tl.fma(tl.fma(tl.fma(_A4, r, _A3), r, _A2), r, _A1), r, _A0)
         e = 1.0 + tl.fma(r * r, s, r)
-        # In two factors, the second of which may make the result subnormal.
-        first = tl.floor(k * 0.5)
-        return tl.where(high < -_REACH, 0.0, e * power_of_two(first) * power_of_two(k - first))
+        # 2**k in two factors, of which the second may make the result subnormal.
+        factor = ((t.to(tl.int32, bitcast=True) << 23) + (127 + 64 << 23)).to(tl.float32, bitcast=True)
+        return tl.where(high < -_REACH, 0.0, e * factor * _TWO_TO_MINUS_64)  # a comparison: NaN stays
     return tl.exp2(high * _LOG2E)
 
 
 @triton.jit
-def log1p(x):
-    """Return log(1 + x) for a float64 x >= 0: what 1 + x rounds off is put back to the first order."""
-    u = 1.0 + x
-    return tl.log(u) + tl.where(x < 4503599627370496.0, (x - (u - 1.0)) / u, 0.0)
+def finite_low(high, low):
+    """Return the rounding error of a difference, 0 where that is infinite."""
+    return tl.where(high > -3.0e38, low, 0.0)
 
 
 @triton.jit
-def sum_of_rest(e, v, m, mask, EXACT: tl.constexpr):
+def log1p(x, inverse):
+    """Return log(1 + x) for a float64 x >= 0, given 1 / (1 + x): what 1 + x rounds off is put back to first order."""
+    u = 1.0 + x
+    return tl.log(u) + tl.where(x < 4503599627370496.0, (x - (u - 1.0)) * inverse, 0.0)
+
+
+@triton.jit
+def sum_of_rest(e, v, m, EXACT: tl.constexpr):
     """Return, in float64, the sum of a tile's exponentials but for one maximum in each row; NaN where that is +inf."""
-    top = (v == m[:, None]) & mask
+    top = v == m[:, None]
     others = tl.where(top, 0.0, e)
     rest = tl.sum(others.to(tl.float64) if EXACT else others, axis=1).to(tl.float64)
     more = tl.sum(top.to(tl.int32), axis=1) - 1
@@ -83,33 +87,45 @@ def sum_of_rest(e, v, m, mask, EXACT: tl.constexpr):
 def lse(m, rest, rate, rate_low):
     """Return m * rate + log1p(rest) in float64; an infinite m is the result."""
     scaled = m.to(tl.float64) * wide(rate, rate_low)
-    return tl.where(tl.abs(scaled) == float("inf"), scaled, scaled + log1p(rest))
+    return tl.where(tl.abs(scaled) == float("inf"), scaled, scaled + log1p(rest, 1.0 / (1.0 + rest)))
 
 
 @triton.jit
 def row_loss(
-    m, rest, x_y, w_y, total, mass, n_columns, smoothing, z_loss,
-    rate, scale,
+    m, rest, x_y, w_y, total, mass, n_columns, smoothing, z_loss, rate, rate_low, scale,
+    SMOOTH: tl.constexpr, PULL: tl.constexpr, EXACT: tl.constexpr, TEMPERED: tl.constexpr,
 ):  # fmt: skip
     """Return, in float64, a row's loss, the factor of exp(z - max z) in its gradient, and that of its class.
 
     `total` is sum_j w_j x_j and `mass` sum_j w_j, of which label smoothing takes the part smoothing / n_columns.
     """
-    m, x_y = m.to(tl.float64), x_y.to(tl.float64)
     at_top = x_y == m
-    log_rest = log1p(rest)
-    lse = tl.where(tl.abs(m) == float("inf"), m, m * rate + log_rest)
-    part = smoothing / n_columns
-    own = w_y * (1.0 - smoothing)
-    loss = own * (log_rest + tl.where(at_top, 0.0, (m - x_y) * rate))
-    loss += tl.where(part > 0.0, part * (mass * log_rest + (mass * m - total) * rate), 0.0)
-    loss += tl.where(z_loss > 0.0, z_loss * lse * lse, 0.0)
-    all_weights = own + part * mass
-    pull = tl.where(z_loss > 0.0, 2.0 * z_loss * lse, 0.0)
-    not_y = tl.where(at_top, rest, 1.0 + rest - tl.exp(tl.minimum((x_y - m) * rate, 0.0)))
+    high, low = shifted(x_y, m, rate, rate_low, EXACT, TEMPERED)
+    e_y = exp(high, low, EXACT).to(tl.float64)
+    exact_rate, m = wide(rate, rate_low), m.to(tl.float64)
+    inverse = 1.0 / (1.0 + rest)
+    log_rest = log1p(rest, inverse)
+    fall = tl.where(at_top, 0.0, (m - x_y.to(tl.float64)) * exact_rate)
+    not_y = tl.where(at_top, rest, 1.0 + rest - e_y) * inverse
+    if SMOOTH:
+        part = wide(smoothing, 0.0) / n_columns
+        own = w_y * (1.0 - wide(smoothing, 0.0))
+        all_weights = own + part * mass
+        loss = own * (log_rest + fall) + part * (mass * log_rest + (mass * m - total) * exact_rate)
+        added = part * (mass - w_y)
+    else:
+        all_weights = w_y
+        loss = w_y * (log_rest + fall)
+        added = tl.zeros_like(rest)
+    if PULL:
+        lse = tl.where(tl.abs(m) == float("inf"), m, m * exact_rate + log_rest)
+        loss += wide(z_loss, 0.0) * lse * lse
+        pull = 2.0 * wide(z_loss, 0.0) * lse
+        all_weights += pull
+        added += pull
     # a p_y - q_y as a (p_y - 1) + (a - q_y): the first keeps what 1 - p_y is where p_y rounds to 1
-    own_gradient = (part * (mass - w_y) + pull) - (all_weights + pull) * (not_y / (1.0 + rest))
-    return loss, (all_weights + pull) * rate * scale / (1.0 + rest), own_gradient * rate * scale
+    by = exact_rate * scale
+    return loss, all_weights * by * inverse, (added - all_weights * not_y) * by
 
 
 @triton.jit

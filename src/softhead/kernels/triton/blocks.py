@@ -3,7 +3,17 @@
 import triton
 import triton.language as tl
 
-from softhead.kernels.triton.arithmetic import exp, log1p, lse, row_loss, shifted, sum_of_rest, weighted_sum, wide
+from softhead.kernels.triton.arithmetic import (
+    exp,
+    finite_low,
+    log1p,
+    lse,
+    row_loss,
+    shifted,
+    sum_of_rest,
+    weighted_sum,
+    wide,
+)
 
 
 @triton.jit
@@ -24,12 +34,13 @@ def summarise_blocks(
         mask = columns < n_columns
         v = tl.load(x + row * x_stride + columns, mask=mask, other=-float("inf")).to(tl.float32)
         m = tl.max(v, axis=0)
-        high, low = shifted(v, m, rate, rate_low, EXACT, TEMPERED)
-        e = tl.where(v == -float("inf"), 0.0, exp(high, low, EXACT))  # a block may hold nothing else
-        rest = sum_of_rest(e[None, :], v[None, :], tl.full((1,), 1.0, tl.float32) * m, mask[None, :], EXACT)
+        top = tl.where(m == -float("inf"), 0.0, m)  # exponentials of a block that is masked are 0
+        high, low = shifted(v, top, rate, rate_low, EXACT, TEMPERED)
+        e = exp(high, low, EXACT)
+        rest = sum_of_rest(e[None, :], v[None, :], tl.full((1,), 1.0, tl.float32) * top, EXACT)
         place = row * tl.num_programs(1) + block
         tl.store(maxima + place, m)
-        tl.store(rests + place + tl.arange(0, 1), tl.where(m == -float("inf"), 0.0 * rest, rest))
+        tl.store(rests + place + tl.arange(0, 1), tl.where(m == -float("inf"), tl.sum(e, axis=0).to(tl.float64), rest))
         if LOSS:
             if SMOOTH:
                 w = tl.full((B,), 1.0, tl.float32)
@@ -68,7 +79,7 @@ def map_blocks(
     v = tl.load(x + row * x_stride + columns, mask=mask, other=-float("inf")).to(tl.float32)
     high, low = shifted(v, m, rate, rate_low, EXACT, TEMPERED)
     if LOG:
-        result = (high - log1p(rest).to(tl.float32)) + low
+        result = (high - log1p(rest, 1.0 / (1.0 + rest)).to(tl.float32)) + finite_low(high, low)
     else:
         result = exp(high, low, EXACT) * (1.0 / (1.0 + rest)).to(tl.float32)
     tl.store(out + row * out_stride + columns, result.to(out.dtype.element_ty), mask=mask)
@@ -88,8 +99,8 @@ def cross_entropy_blocks(
     maxima, rests, totals, picked,
     n_columns, x_stride, gradient_stride, ignored,
     smoothing, z_loss, rate, rate_low,
-    GRADIENT: tl.constexpr, WEIGHTED: tl.constexpr, SMOOTH: tl.constexpr, EXACT: tl.constexpr, TEMPERED: tl.constexpr,
-    B: tl.constexpr, NB: tl.constexpr,
+    GRADIENT: tl.constexpr, WEIGHTED: tl.constexpr, SMOOTH: tl.constexpr, PULL: tl.constexpr, EXACT: tl.constexpr,
+    TEMPERED: tl.constexpr, B: tl.constexpr, NB: tl.constexpr,
 ):  # fmt: skip
     """Write a row's loss, in its first block, and the gradient of a block."""
     row, block = tl.program_id(0).to(tl.int64), tl.program_id(1)
@@ -104,8 +115,7 @@ def cross_entropy_blocks(
         if GRADIENT:
             tl.store(place, tl.zeros((B,), gradient.dtype.element_ty), mask=mask)
     else:
-        exact_rate = wide(rate, rate_low)
-        m, rest = combined(maxima, rests, row, n_blocks, exact_rate, NB)
+        m, rest = combined(maxima, rests, row, n_blocks, wide(rate, rate_low), NB)
         w_y = tl.full((), 1.0, tl.float64)
         w = tl.full((B,), 1.0, tl.float32)
         total = tl.full((), 0.0, tl.float64)
@@ -119,8 +129,8 @@ def cross_entropy_blocks(
             if WEIGHTED:
                 w = tl.load(weight + columns, mask=mask, other=0.0).to(tl.float32)
         loss, factor, own = row_loss(
-            m, rest, tl.load(picked + row), w_y, total, tl.load(mass), n_columns, wide(smoothing, 0.0),
-            wide(z_loss, 0.0), exact_rate, tl.load(scale),
+            m, rest, tl.load(picked + row), w_y, total, tl.load(mass), n_columns, smoothing, z_loss, rate, rate_low,
+            tl.load(scale), SMOOTH, PULL, EXACT, TEMPERED,
         )  # fmt: skip
         if block == 0:
             tl.store(losses + row, loss.to(losses.dtype.element_ty))

@@ -46,13 +46,13 @@ def exponentiate_classes(
         top = tl.where(m == -float("inf"), 0.0, m)  # exponentials of a block that is masked are 0
         high, low = shifted(v, top, rate, rate_low, False, TEMPERED)
         e = exp(high, low, False)
-        rest = sum_of_rest(e[None, :], v[None, :], tl.full((1,), 1.0, tl.float32) * top, mask[None, :], False)
+        rest = sum_of_rest(e[None, :], v[None, :], tl.full((1,), 1.0, tl.float32) * top, False)
         earlier = (tile - 1) * BLOCKS + tl.arange(0, BLOCKS)
         before = tl.max(tl.load(references + of_row + earlier, mask=earlier >= 0, other=_FLOOR), axis=0)
         reference = tl.where((m - before) * rate > _REACH, m, before)
         tl.store(references + place, reference)
         tl.store(maxima + place, m)
-        tl.store(rests + place + tl.arange(0, 1), tl.where(m == -float("inf"), 0.0, rest))
+        tl.store(rests + place + tl.arange(0, 1), tl.where(m == -float("inf"), tl.sum(e, axis=0).to(tl.float64), rest))
         if SMOOTH:
             w = tl.full((B,), 1.0, tl.float32)
             if WEIGHTED:
@@ -69,8 +69,8 @@ def exponentiate_classes(
 def finish_rows(
     labels, weight, mass, scale, factors, losses, multipliers, exponentials, maxima, rests, totals, references, picked,
     n_columns, width, n_blocks, stride, ignored, smoothing, z_loss, rate, rate_low,
-    GRADIENT: tl.constexpr, WEIGHTED: tl.constexpr, SMOOTH: tl.constexpr, FACTORS: tl.constexpr,
-    BLOCKS: tl.constexpr, NB: tl.constexpr, B: tl.constexpr,
+    GRADIENT: tl.constexpr, WEIGHTED: tl.constexpr, SMOOTH: tl.constexpr, PULL: tl.constexpr, TEMPERED: tl.constexpr,
+    FACTORS: tl.constexpr, BLOCKS: tl.constexpr, NB: tl.constexpr, B: tl.constexpr,
 ):  # fmt: skip
     """Write a row's loss and multiplier; put right those exponentials that are not its gradient up to that."""
     row = tl.program_id(0).to(tl.int64)
@@ -94,8 +94,8 @@ def finish_rows(
         if FACTORS:
             by *= tl.load(factors + row).to(tl.float64)
         loss, factor, own = row_loss(
-            m, rest, tl.load(picked + row), w_y, total, tl.load(mass), n_columns, wide(smoothing, 0.0),
-            wide(z_loss, 0.0), exact_rate, by,
+            m, rest, tl.load(picked + row), w_y, total, tl.load(mass), n_columns, smoothing, z_loss, rate, rate_low, by,
+            SMOOTH, PULL, False, TEMPERED,
         )  # fmt: skip
         tl.store(losses + row, loss.to(losses.dtype.element_ty))
         if GRADIENT:
@@ -198,7 +198,8 @@ class Rows:
             losses, multipliers, multipliers if exponentials is None else exponentials, self._maxima, self._rests,
             self._totals, self._references, self._picked, self._n_classes, self._width, self._n_blocks, stride, -1,
             float(smoothing), float(z_loss), *self._rates, GRADIENT=exponentials is not None,
-            SMOOTH=smoothing > 0.0, FACTORS=factors is not None,
+            SMOOTH=smoothing > 0.0, PULL=z_loss > 0.0,
+            TEMPERED=self._rates != (1.0, 0.0), FACTORS=factors is not None,
             NB=triton.next_power_of_2(self._n_blocks), num_warps=8, **self._flags,
         )  # fmt: skip
 

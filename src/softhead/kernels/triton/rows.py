@@ -6,6 +6,7 @@ import triton.language as tl
 from softhead.kernels.triton.arithmetic import (
     class_weights,
     exp,
+    finite_low,
     log1p,
     lse,
     row_loss,
@@ -46,11 +47,12 @@ def map_rows(
     m = tl.max(v, axis=1)
     high, low = shifted(v, m[:, None], rate, rate_low, EXACT, TEMPERED)
     e = exp(high, low, EXACT)
-    rest = sum_of_rest(e, v, m, mask, EXACT)
     if LOG:
-        result = (high - log1p(rest).to(tl.float32)[:, None]) + low
+        rest = sum_of_rest(e, v, m, EXACT)
+        result = (high - log1p(rest, 1.0 / (1.0 + rest)).to(tl.float32)[:, None]) + finite_low(high, low)
     else:
-        result = e * (1.0 / (1.0 + rest)).to(tl.float32)[:, None]
+        total = tl.sum(e.to(tl.float64) if EXACT else e, axis=1).to(tl.float64)
+        result = e * (1.0 / total).to(tl.float32)[:, None]
     tl.store(out + rows[:, None] * out_stride + columns[None, :], result.to(out.dtype.element_ty), mask=mask)
 
 
@@ -64,7 +66,7 @@ def normalise_rows(
     rows, _, mask, v = tile(x, n_rows, n_columns, x_stride, read, R, B)
     m = tl.max(v, axis=1)
     high, low = shifted(v, m[:, None], rate, rate_low, EXACT, TEMPERED)
-    rest = sum_of_rest(exp(high, low, EXACT), v, m, mask, EXACT)
+    rest = sum_of_rest(exp(high, low, EXACT), v, m, EXACT)
     tl.store(out + rows, lse(m, rest, rate, rate_low).to(out.dtype.element_ty), mask=rows < n_rows)
 
 
@@ -73,39 +75,37 @@ def cross_entropy_rows(
     x, labels, weight, mass, scale, losses, gradient,
     n_rows, n_columns, x_stride, gradient_stride, ignored,
     smoothing, z_loss, rate, rate_low,
-    GRADIENT: tl.constexpr, WEIGHTED: tl.constexpr, SMOOTH: tl.constexpr, EXACT: tl.constexpr, TEMPERED: tl.constexpr,
-    R: tl.constexpr, B: tl.constexpr,
+    GRADIENT: tl.constexpr, WEIGHTED: tl.constexpr, SMOOTH: tl.constexpr, PULL: tl.constexpr, EXACT: tl.constexpr,
+    TEMPERED: tl.constexpr, R: tl.constexpr, B: tl.constexpr,
 ):  # fmt: skip
     """Write the losses of a tile of rows and, if wanted, their gradients."""
     own_rows = tl.program_id(0).to(tl.int64) * R + tl.arange(0, R)
     y, counts, possible = label(labels, own_rows, n_rows, n_columns, ignored)
     rows, columns, mask, v = tile(x, n_rows, n_columns, x_stride, counts, R, B)
-    v = tl.where(counts[:, None], v, 0.0)  # of a row that is not read
-    v = tl.where(mask, v, -float("inf"))
-    m = tl.max(v, axis=1)
+    x_y = tl.load(x + rows * x_stride + y, mask=counts, other=0.0).to(tl.float32)
+    if GRADIENT:
+        tl.debug_barrier()  # the gradient may be written over what is read here
+    m = tl.where(counts, tl.max(v, axis=1), 0.0)  # exponentials of rows that are not read are 0
     high, low = shifted(v, m[:, None], rate, rate_low, EXACT, TEMPERED)
     e = exp(high, low, EXACT)
-    rest = sum_of_rest(e, v, m, mask, EXACT)
-    is_y = columns[None, :] == y[:, None]
-    x_y = tl.sum(tl.where(is_y, v, 0.0), axis=1)
+    rest = tl.where(counts, sum_of_rest(e, v, m, EXACT), 0.0)
     w_y, w = class_weights(weight, y, columns, n_columns, WEIGHTED, SMOOTH)
-    w_y = tl.where(possible, w_y, float("nan"))
+    w_y = tl.where(counts, tl.where(possible, w_y, float("nan")), 0.0)
     total = tl.zeros((R,), tl.float64)
     if SMOOTH:
         total = weighted_sum(v, w, mask)
-    exact_rate = wide(rate, rate_low)
     loss, factor, own = row_loss(
-        m, rest, x_y, w_y, total, tl.load(mass), n_columns, wide(smoothing, 0.0), wide(z_loss, 0.0),
-        exact_rate, tl.load(scale),
+        m, rest, x_y, w_y, total, tl.load(mass), n_columns, smoothing, z_loss, rate, rate_low, tl.load(scale),
+        SMOOTH, PULL, EXACT, TEMPERED,
     )  # fmt: skip
     tl.store(losses + rows, tl.where(counts, loss, 0.0).to(losses.dtype.element_ty), mask=rows < n_rows)
     if GRADIENT:
         result = e * factor.to(tl.float32)[:, None]
         if SMOOTH:
             taken = smoothing / n_columns * tl.load(scale).to(tl.float32) * rate
-            result -= taken * w[None, :]
-        result = tl.where(is_y, own.to(tl.float32)[:, None], result)
-        result = tl.where(counts[:, None], result, 0.0)
+            result = tl.where(counts[:, None], result - taken * w[None, :], 0.0)
+        own = tl.where(counts, own, 0.0).to(tl.float32)
+        result = tl.where(columns[None, :] == y[:, None], own[:, None], result)
         place = gradient + rows[:, None] * gradient_stride + columns[None, :]
         tl.store(place, result.to(gradient.dtype.element_ty), mask=mask)
 
