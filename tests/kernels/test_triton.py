@@ -19,12 +19,13 @@ pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning:triton")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
-@pytest.fixture(params=["tile", "blocks"])
+@pytest.fixture(params=["tile", "blocks", "row by row"])
 def rows_in(request, monkeypatch):
-    """Whole rows at once, or cut into blocks of 32 entries and groups of two rows."""
-    if request.param == "blocks":
+    """Whole rows at once, or cut into blocks of 32 entries and groups of two rows, or each block by block."""
+    monkeypatch.setattr(kernels, "_MANY_ROWS", 1 if request.param == "row by row" else 100)
+    if request.param != "tile":
         monkeypatch.setattr(kernels, "LARGEST_TILE", 8)
-        monkeypatch.setattr(kernels, "_BLOCK", 32)
+        monkeypatch.setattr(kernels, "BLOCK", 32)
         monkeypatch.setattr(kernels, "_GROUP_BYTES", 2 * 100 * 4)
     return request.param
 
@@ -177,8 +178,27 @@ def test_a_common_offset_and_the_batch_around_a_row_change_nothing(rows_in):
     assert torch.equal(alone[0], whole[2])
 
 
+def test_a_long_row_has_the_same_bits_among_few_and_many(monkeypatch):
+    monkeypatch.setattr(kernels, "LARGEST_TILE", 8)
+    monkeypatch.setattr(kernels, "BLOCK", 32)
+    x, y = logits(torch.float32), torch.tensor([1, 3, 40, 31, 99], device=DEVICE)
+    weight = torch.linspace(0.0, 2.0, x.shape[1], device=DEVICE)
+    results = []
+    for many in (1, 100):
+        monkeypatch.setattr(kernels, "_MANY_ROWS", many)
+        p, logs, gradient, losses = *torch.empty(3, *x.shape, device=DEVICE), torch.empty(5, device=DEVICE)
+        kernels.softmax(x, p)
+        kernels.softmax(x, logs, log=True, temperature=0.7)
+        scale = torch.ones((), dtype=torch.double, device=DEVICE)
+        x[3].nan_to_num_(neginf=-50.0)
+        kernels.cross_entropy(x, y, losses, gradient, scale=scale, weight=weight, label_smoothing=0.1)
+        results.append((p, logs, gradient, losses))
+        x = logits(torch.float32)
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_products_with_the_jacobian(dtype):
+def test_products_with_the_jacobian(rows_in, dtype):
     p, c = softhead.softmax(wide(logits(torch.float32))), np.random.default_rng(1).normal(size=(5, 100))
     p, c = torch.from_numpy(p).to(dtype).to(DEVICE), torch.from_numpy(c).to(dtype).to(DEVICE)
     out = fresh(p)
@@ -196,7 +216,7 @@ def test_every_kernel_compiles_for_the_device(dtype):
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["compiled"] * 12
+    assert done.stdout.split() == ["compiled"] * 16
 
 
 def compile_all(dtype):
@@ -205,7 +225,7 @@ def compile_all(dtype):
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource, compile
 
-    from softhead.kernels.triton import blocks, linear, rows
+    from softhead.kernels.triton import blocks, linear, long_rows, rows
 
     warnings.simplefilter("ignore")
     flags = {"EXACT": dtype == "fp32", "TEMPERED": True, "WEIGHTED": True, "SMOOTH": True, "GRADIENT": True}
@@ -231,6 +251,8 @@ def compile_all(dtype):
     numbers |= dict.fromkeys(("stride",), "i64")
     kernels = [rows.map_rows, rows.normalise_rows, rows.cross_entropy_rows, rows.vjp_rows]
     kernels += [blocks.summarise_blocks, blocks.map_blocks, blocks.normalise_blocks, blocks.cross_entropy_blocks]
+    kernels += [long_rows.map_long_rows, long_rows.normalise_long_rows]
+    kernels += [long_rows.cross_entropy_long_rows, long_rows.vjp_long_rows]
     kernels += [linear.exponentiate_classes, linear.finish_rows, linear.accumulate_tile, linear.multiply_entries]
     for kernel in kernels:
         tile = {"tile": "*fp32" if kernel is linear.accumulate_tile else "i32"}

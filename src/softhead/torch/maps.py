@@ -327,7 +327,7 @@ def _softmax_product(p: Tensor, vectors: Tensor, temperature: float) -> Tensor:
     """Return p (v - sum of p v) / T, for values alone by the kernel."""
     if not plain(p, vectors):
         fast = kernels_for(p) if values_only(p, vectors) and p.dtype == vectors.dtype else None
-        if fast is not None and p.shape[1] * p.element_size() <= fast.LARGEST_TILE:
+        if fast is not None:
             out = torch.empty(p.shape, dtype=p.dtype, device=p.device)
             fast.softmax_vjp(side_by_side(p), side_by_side(vectors), out, temperature=temperature)
             return out

@@ -1,9 +1,9 @@
 """The row functions for CUDA tensors, in Triton: each entry is read once and written once.
 
-A program holds a tile of whole rows in registers. Rows of more than 64 KB are cut into blocks: one launch writes the
+A program holds a tile of whole rows in registers. Longer rows are cut into blocks: of few rows, one launch writes the
 maximum and the sum of each block, the next combines them in their order and reads the entries again, from the
-second-level cache where a group of rows fits in it. Nothing is added by atomic operations: a row's result depends on
-the row alone.
+second-level cache where a group of rows fits in it; of many, a program takes a row block by block. Both ways give the
+same bits. Nothing is added by atomic operations: a row's result depends on the row alone.
 
 float32 is exponentiated with the rounding error of the shift kept and summed in float64; half types are computed in
 float32 and rounded once. What belongs to a row (its normaliser, its loss, the gradient of its class) is float64. The
@@ -15,20 +15,37 @@ from typing import Any
 import torch
 import triton
 
-from softhead.kernels.triton import blocks, rows
+from softhead.kernels.triton import blocks, long_rows, rows
 from softhead.kernels.triton import linear as linear
 
+# What `benchmarks/gpu.py --tune` tries; chosen by the compiler's report on registers, not yet by a clock.
 LARGEST_TILE = 65_536  # bytes of a row held at once: 16 float32 or 32 half values for each of 1024 threads
-_SMALLEST_TILE = 4_096  # short rows share a program
-_BLOCK = 8_192  # of a longer row
+MOST_CTAS = 1  # thread blocks that hold a row together; 8 would take rows of 512 KB, but were never run
+WARP_BYTES = 2_048
+BLOCK = 8_192  # of a longer row
+BLOCK_WARPS = 16
+_SMALLEST_TILE = 1_024  # shorter rows share a program
+_MANY_ROWS = 64  # keep half of an H200's multiprocessors busy by themselves
+_MOST_BLOCKS = 256  # that a program joins: 2 million columns
 _GROUP_BYTES = 2**24  # of long rows between the two launches, a third of an H200's second-level cache
 
 
-def _tile_of(n_columns: int) -> dict[str, int]:
-    """Return the rows and columns of a program's tile, and its warps."""
-    columns = triton.next_power_of_2(n_columns)
-    rows = max(1, min(256, _SMALLEST_TILE // columns))
-    return {"R": rows, "B": columns, "num_warps": min(32, max(4, rows * columns // 512))}
+def _fits(x: torch.Tensor) -> bool:
+    """Return whether rows are held whole."""
+    return x.shape[1] * x.element_size() <= LARGEST_TILE * MOST_CTAS
+
+
+def _tile_of(x: torch.Tensor) -> dict[str, int]:
+    """Return the rows and columns of a program's tile, and its warps.
+
+    A thread holds 64 bytes of a row. What is done once a row, some 300 instructions, is done by each of its threads.
+    """
+    columns = triton.next_power_of_2(x.shape[1])
+    rows = max(1, _SMALLEST_TILE // columns)
+    n_bytes = rows * columns * x.element_size()
+    ctas = max(1, n_bytes // LARGEST_TILE)
+    shape = {"R": rows, "B": columns, "num_warps": min(32, max(1, n_bytes // (WARP_BYTES * ctas)))}
+    return shape if ctas == 1 else shape | {"num_ctas": ctas}
 
 
 def rates_of(temperature: float) -> tuple[float, float]:
@@ -38,14 +55,25 @@ def rates_of(temperature: float) -> tuple[float, float]:
     return high, rate - high
 
 
+def _block_shape(n_columns: int) -> dict[str, int]:
+    """Return the size of a long row's blocks, a power of two above their number, and a program's warps."""
+    n_blocks = triton.cdiv(n_columns, BLOCK)
+    return {"B": BLOCK, "NB": triton.next_power_of_2(n_blocks), "num_warps": BLOCK_WARPS}
+
+
+def _row_by_row(x: torch.Tensor) -> bool:
+    """Return whether long rows are taken by a program each."""
+    return len(x) >= _MANY_ROWS and x.shape[1] <= _MOST_BLOCKS * BLOCK
+
+
 class _Blocks:
     """How rows too long for one tile are cut, and what is known of the blocks of a group of rows."""
 
     def __init__(self, x: torch.Tensor) -> None:
         n_rows, n_columns = x.shape
-        self.n_blocks = triton.cdiv(n_columns, _BLOCK)
+        self.n_blocks = triton.cdiv(n_columns, BLOCK)
         self.rows = max(1, min(n_rows, _GROUP_BYTES // (n_columns * x.element_size())))
-        self.shape = {"B": _BLOCK, "NB": triton.next_power_of_2(self.n_blocks), "num_warps": 8}
+        self.shape = _block_shape(n_columns)
         size = (self.rows, self.n_blocks)
         self.maxima = torch.empty(size, dtype=torch.float32, device=x.device)
         self.rests, self.totals = torch.empty((2, *size), dtype=torch.float64, device=x.device)
@@ -61,7 +89,7 @@ class _Blocks:
         smooth = {"WEIGHTED": loss.get("weighted", False), "SMOOTH": loss.get("smooth", False), "LOSS": bool(loss)}
         blocks.summarise_blocks[(len(x), self.n_blocks)](
             x, labels, weight, self.maxima, self.rests, self.totals, self.picked, x.shape[1], x.stride(0), ignored,
-            *rates, **flags, **smooth, B=_BLOCK, num_warps=8,
+            *rates, **flags, **smooth, B=BLOCK, num_warps=BLOCK_WARPS,
         )  # fmt: skip
 
 
@@ -73,11 +101,17 @@ def softmax(x: torch.Tensor, out: torch.Tensor, *, temperature: float = 1.0, log
     """Write the softmax of rows, or its logarithm; `x` and `out` (n_rows, n_columns) with columns side by side."""
     n_rows, n_columns = x.shape
     rates, flags = rates_of(temperature), _flags(x, temperature)
-    if n_columns * x.element_size() <= LARGEST_TILE:
-        tile = _tile_of(n_columns)
+    if _fits(x):
+        tile = _tile_of(x)
         rows.map_rows[(triton.cdiv(n_rows, tile["R"]),)](
             x, out, n_rows, n_columns, x.stride(0), out.stride(0), *rates, LOG=log, **flags, **tile
         )
+        return
+    if _row_by_row(x):
+        long_rows.map_long_rows[(n_rows,)](
+            x, out, n_columns, triton.cdiv(n_columns, BLOCK), x.stride(0), out.stride(0), *rates, LOG=log, **flags,
+            **_block_shape(n_columns),
+        )  # fmt: skip
         return
     cut = _Blocks(x)
     for group in cut.groups(n_rows):
@@ -92,10 +126,15 @@ def logsumexp(x: torch.Tensor, out: torch.Tensor, *, temperature: float = 1.0) -
     """Write the log-sum-exp of rows of `x` / temperature; `out` (n_rows,) contiguous."""
     n_rows, n_columns = x.shape
     rates, flags = rates_of(temperature), _flags(x, temperature)
-    if n_columns * x.element_size() <= LARGEST_TILE:
-        tile = _tile_of(n_columns)
+    if _fits(x):
+        tile = _tile_of(x)
         rows.normalise_rows[(triton.cdiv(n_rows, tile["R"]),)](
             x, out, n_rows, n_columns, x.stride(0), *rates, **flags, **tile
+        )
+        return
+    if _row_by_row(x):
+        long_rows.normalise_long_rows[(n_rows,)](
+            x, out, n_columns, triton.cdiv(n_columns, BLOCK), x.stride(0), *rates, **flags, **_block_shape(n_columns)
         )
         return
     cut = _Blocks(x)
@@ -135,11 +174,17 @@ def cross_entropy(
     weights = x if weight is None else weight
     into = x if gradient is None else gradient
     options = (float(label_smoothing), float(z_loss), *rates)
-    if n_columns * x.element_size() <= LARGEST_TILE:
-        tile = _tile_of(n_columns)
+    if _fits(x):
+        tile = _tile_of(x)
         rows.cross_entropy_rows[(triton.cdiv(n_rows, tile["R"]),)](
             x, labels, weights, mass, scale, losses, into, n_rows, n_columns, x.stride(0), into.stride(0), ignore_index,
             *options, **flags, **tile,
+        )  # fmt: skip
+        return
+    if _row_by_row(x):
+        long_rows.cross_entropy_long_rows[(n_rows,)](
+            x, labels, weights, mass, scale, losses, into, n_columns, triton.cdiv(n_columns, BLOCK), x.stride(0),
+            into.stride(0), ignore_index, *options, **flags, **_block_shape(n_columns),
         )  # fmt: skip
         return
     cut = _Blocks(x)
@@ -157,10 +202,16 @@ def cross_entropy(
 
 
 def softmax_vjp(p: torch.Tensor, cotangent: torch.Tensor, out: torch.Tensor, *, temperature: float = 1.0) -> None:
-    """Write p * (c - sum p c) / temperature for rows of up to 64 KB."""
+    """Write p * (c - sum p c) / temperature for rows."""
     n_rows, n_columns = p.shape
-    tile = _tile_of(n_columns)
-    rows.vjp_rows[(triton.cdiv(n_rows, tile["R"]),)](
-        p, cotangent, out, n_rows, n_columns, p.stride(0), cotangent.stride(0), out.stride(0), *rates_of(temperature),
-        EXACT=p.dtype == torch.float32, **tile,
+    strides, exact = (p.stride(0), cotangent.stride(0), out.stride(0)), p.dtype == torch.float32
+    if _fits(p):
+        tile = _tile_of(p)
+        rows.vjp_rows[(triton.cdiv(n_rows, tile["R"]),)](
+            p, cotangent, out, n_rows, n_columns, *strides, *rates_of(temperature), EXACT=exact, **tile
+        )
+        return
+    long_rows.vjp_long_rows[(n_rows,)](
+        p, cotangent, out, n_columns, triton.cdiv(n_columns, BLOCK), *strides, *rates_of(temperature), EXACT=exact,
+        **_block_shape(n_columns),
     )  # fmt: skip

@@ -25,7 +25,7 @@ def wide(high, low):
 
 @triton.jit
 def shifted(v, m, rate, rate_low, EXACT: tl.constexpr, TEMPERED: tl.constexpr):
-    """Return (v - m) * rate and, where EXACT, the rounding error of that: no number where the difference is infinite."""
+    """Return (v - m) * rate and, where EXACT, its rounding error: no number where the difference is infinite."""
     high = v - m
     low = tl.zeros_like(high)
     if EXACT:

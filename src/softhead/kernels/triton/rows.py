@@ -63,7 +63,7 @@ def normalise_rows(
 ):  # fmt: skip
     """Write the log-sum-exp of a tile of rows."""
     read = tl.full((R,), 1, tl.int1)
-    rows, _, mask, v = tile(x, n_rows, n_columns, x_stride, read, R, B)
+    rows, _, _, v = tile(x, n_rows, n_columns, x_stride, read, R, B)
     m = tl.max(v, axis=1)
     high, low = shifted(v, m[:, None], rate, rate_low, EXACT, TEMPERED)
     rest = sum_of_rest(exp(high, low, EXACT), v, m, EXACT)
