@@ -95,13 +95,14 @@ def test_without_a_penalty():
 
 
 @pytest.mark.parametrize(("features", "small"), [(4, 4096), (4, 4)])
-def test_metrics_from_rows_on_the_host(features, small, monkeypatch):
+def test_metrics_of_many_features(features, small, monkeypatch):
     monkeypatch.setattr("softhead.linear.preconditioner._MAX_FEATURES", features)
     monkeypatch.setattr("softhead.linear.preconditioner._MAX_SMALL_ROWS", small)
     theirs, ours = pair(problem(), l2=1e-2)
     coef = np.random.default_rng(1).normal(size=ours.shape)
     metrics = preconditioner(theirs, coef, budget=0.0), preconditioner(ours, ours.placed(coef), budget=0.0)
     assert type(metrics[0]) is type(metrics[1])
+    assert ("sample" in ours._of_data) == (small == 4096)  # a diagonal is made on the device
     np.testing.assert_allclose(metrics[1].solve(ours.placed(coef)), metrics[0].solve(coef), rtol=1e-9)
 
 
@@ -233,6 +234,20 @@ def test_a_run_goes_on_from_a_checkpoint(dtype):
     assert all(isinstance(array, np.ndarray) for array in arrays)
     assert (solution.value, solution.gap, solution.passes) == (whole.value, whole.gap, whole.passes)
     np.testing.assert_array_equal(solution.coef, whole.coef)
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning:triton")  # of lanes whose results are not used
+def test_the_kernel_for_cuda_gives_the_same_residuals(monkeypatch):
+    pytest.importorskip("triton")
+    given = tensors(problem(n=90, weighted=True, dtype=np.float32))
+    coef = torch.randn(4, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    results = []
+    for devices in (("cuda",), ("cpu",)):  # the second in Triton's interpreter
+        monkeypatch.setattr("softhead.torch.device._DEVICES", devices)
+        results.append(TensorObjective(**given).loss_gradient(coef))
+    assert results[1][0] == pytest.approx(results[0][0], rel=1e-6)
+    np.testing.assert_allclose(results[1][1], results[0][1], atol=1e-6)
+    assert not np.array_equal(results[1][1], results[0][1])  # it was another way
 
 
 def test_what_a_solver_does_with_tensors_is_what_it_does_with_arrays():

@@ -200,13 +200,15 @@ class _Diagonal:
     """The diagonal of M."""
 
     def __init__(self, objective: Objective, coef: np.ndarray | None) -> None:
-        diagonal = np.zeros(objective.shape[1])
         stride = max(1, objective.n_rows // (10 * _MIN_ROWS))
-        for block, w in _weighted_rows(objective, coef, stride):
-            squares = block**2 if isinstance(block, np.ndarray) else block.power(2)
-            diagonal[: objective.n_features] += squares.T @ w
-            if objective.fit_intercept:
-                diagonal[-1] += w.sum()
+        diagonal = objective.compiled_diagonal(coef, stride)
+        if diagonal is None:
+            diagonal = np.zeros(objective.shape[1])
+            for block, w in _weighted_rows(objective, coef, stride):
+                squares = block**2 if isinstance(block, np.ndarray) else block.power(2)
+                diagonal[: objective.n_features] += squares.T @ w
+                if objective.fit_intercept:
+                    diagonal[-1] += w.sum()
         diagonal[: objective.n_features] += objective.l2
         self._diagonal = Placed(np.maximum(diagonal, 1e-12 * diagonal.max()))
 

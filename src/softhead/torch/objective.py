@@ -172,28 +172,29 @@ class TensorObjective(Objective):
         size, d = self.shape[1], self.n_features
         gram = torch.zeros((size, size), dtype=torch.float64, device=self.device)
         total = gram.new_zeros(())
-        at_zero = coef is None or not bool(coef.any())
         with self._products():
-            for block in self._blocks(torch.float64, self.n_classes, stride):
-                a = block.X.new_ones(len(block.X), 1) if block.weight is None else block.weight
+            for X, a, w in self._weighted(coef, stride):
                 total += a.sum()
-                if at_zero:
-                    w = a * (0.5 if coef is None else 1.0 / self.n_classes)
-                else:
-                    p = self._affine(block.X.to(self._dtype), coef)
-                    probabilities(p)
-                    spread = 1.0 - (p * p).sum(1, keepdim=True, dtype=torch.float64)
-                    w = a * spread.clamp_(min=0.0) / (self.n_classes - 1)
-                scaled = w * block.X
-                gram[:d, :d] += scaled.mT @ block.X
+                scaled = w * X
+                gram[:d, :d] += scaled.mT @ X
                 if self.fit_intercept:
                     gram[d, :d] += scaled.sum(0)
                     gram[d, d] += w.sum()
         if self.fit_intercept:
             gram[:d, d] = gram[d, :d]
-        if not at_zero:
-            self.passes += 0.5 / stride
         return on_host(gram / total)
+
+    def compiled_diagonal(self, coef: Any, stride: int) -> np.ndarray:
+        """Return the mean of w_i x~_i^2 over every `stride`-th row, made on the device."""
+        diagonal = torch.zeros(self.shape[1], dtype=torch.float64, device=self.device)
+        total = diagonal.new_zeros(())
+        with self._products():
+            for X, a, w in self._weighted(coef, stride):
+                total += a.sum()
+                diagonal[: self.n_features] += (w * X * X).sum(0)
+                if self.fit_intercept:
+                    diagonal[-1] += w.sum()
+        return on_host(diagonal / total)
 
     def compiled_coupling(self, coef: Any, stride: int) -> np.ndarray:
         """Return the mean of (p_i (x) x~_i)(p_i (x) x~_i)^T over every `stride`-th row, made on the device."""
@@ -243,6 +244,21 @@ class TensorObjective(Objective):
         for start in range(0, self.n_rows, step):
             rows = slice(start, min(start + step, self.n_rows), stride)
             yield _Block(rows, self.X[rows].to(dtype), None if self._weight is None else self._weight[rows])
+
+    def _weighted(self, coef: Any, stride: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Yield every `stride`-th row in blocks, with a_i and a_i w_i as columns, all float64; w as for a metric."""
+        at_zero = coef is None or not bool(coef.any())
+        for block in self._blocks(torch.float64, self.n_classes, stride):
+            a = block.X.new_ones(len(block.X), 1) if block.weight is None else block.weight
+            if at_zero:
+                yield block.X, a, a * (0.5 if coef is None else 1.0 / self.n_classes)
+            else:
+                p = self._affine(block.X.to(self._dtype), coef)
+                probabilities(p)
+                spread = 1.0 - (p * p).sum(1, keepdim=True, dtype=torch.float64)
+                yield block.X, a, a * spread.clamp_(min=0.0) / (self.n_classes - 1)
+        if not at_zero:
+            self.passes += 0.5 / stride
 
     def _logits(self, coef: Any) -> Iterator[tuple[_Block, Tensor]]:
         """Yield blocks with their logits, in a buffer that is the caller's until the next block."""
