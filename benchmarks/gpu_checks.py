@@ -243,9 +243,12 @@ def modes(session):
         yield f"{name} of linear_cross_entropy", off < bound, f"off by {off:.1e}"
 
 
+CHECKS = (confident, hazards, strides, repeats, linear_errors, modes, beyond_32_bits)
+
+
 def run(session):
     """Record every check."""
-    for part in (confident, hazards, strides, repeats, linear_errors, modes, beyond_32_bits):
+    for part in CHECKS:
         if session.expired() or (part is beyond_32_bits and not session.on_gpu):
             session.record(check=part.__name__, ok="not run", seen="")
             continue

@@ -5,6 +5,8 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("triton")
 
+from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
+
 import softhead.torch  # noqa: E402
 from softhead.torch import device, linear_problem, linear_tiles  # noqa: E402
 from softhead.torch.rows import Options  # noqa: E402
@@ -142,6 +144,28 @@ def test_sums_of_many_blocks_lose_little():
     linear.accumulate(total, low, tiles[-1], first=False, last=True)
     exact = tiles.double().sum(0)
     assert ((total.double() - exact).abs() <= 2.0**-7 * exact).all()  # cut, not rounded, by the interpreter
+
+
+def test_no_value_is_looked_at(both_ways):
+    """A label that is no class gives NaN, for the host would have to wait for the device to raise an error."""
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            seen.append(str(function))
+            return function(*args, **(kwargs or {}))
+
+    x, y, seen = logits().requires_grad_(), torch.tensor([1, 3, 40, 0, 3, -7]), []
+    with pytest.raises(IndexError, match=r"target"):
+        softhead.torch.cross_entropy(x, y)
+    both_ways(lambda: None)
+    with Watch():
+        loss = softhead.torch.cross_entropy(x, y, reduction="none", weight=torch.ones(40))
+    assert loss.isnan().tolist() == [False, False, True, False, False, True]
+    assert torch.autograd.grad(loss.sum(), x)[0].isnan().any(1).tolist() == loss.isnan().tolist()
+    assert "aten._local_scalar_dense.default" not in seen
+    for wrong, error in (({"target": y.float()}, TypeError), ({"target": y, "ignore_index": 0.5}, TypeError)):
+        with pytest.raises(error):
+            softhead.torch.cross_entropy(x, **wrong)
 
 
 def test_what_comes_from_above_multiplies_in_place(both_ways):

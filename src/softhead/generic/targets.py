@@ -97,20 +97,12 @@ def class_targets(
             f"targets has shape {values.shape}; with logits of shape {shape} and classes along axis {axis}, "
             f"integer classes have shape {kept} and probabilities {shape}"
         )
-    return Targets(ns, values, n_classes, _class_weight(ns, weight, n_classes), options)
+    return Targets(ns, values, n_classes, class_weight(ns, weight, n_classes), options)
 
 
 def _labels(ns: Namespace, array: Any, n_classes: int, ignore_index: int) -> Any:
     """Return integer labels, -1 where they are to be ignored and n_classes where they are impossible."""
-    if not ns.xp.isdtype(array.dtype, ("bool", "integral")):
-        raise TypeError(
-            f"targets has dtype {array.dtype} and the shape of class labels; labels must be integers "
-            "(probabilities have the shape of the logits)"
-        )
-    try:
-        ignore_index = operator.index(ignore_index)
-    except TypeError:
-        raise TypeError(f"ignore_index is a {type(ignore_index).__name__}; it must be an integer") from None
+    ignore_index = checked_ignore_index(ns, array, ignore_index)
     labels = ns.integers(array)
     ignored = labels == ignore_index
     outside = ((labels < 0) | (labels >= n_classes)) & ~ignored
@@ -118,7 +110,20 @@ def _labels(ns: Namespace, array: Any, n_classes: int, ignore_index: int) -> Any
     return ns.xp.where(ignored, -1, ns.xp.where(outside, n_classes, labels))
 
 
-def _class_weight(ns: Namespace, weight: Any, n_classes: int) -> Any:
+def checked_ignore_index(ns: Namespace, labels: Any, ignore_index: int) -> int:
+    """Return ignore_index, having refused what is no integer, and labels that are none by their dtype."""
+    if not ns.xp.isdtype(labels.dtype, ("bool", "integral")):
+        raise TypeError(
+            f"targets has dtype {labels.dtype} and the shape of class labels; labels must be integers "
+            "(probabilities have the shape of the logits)"
+        )
+    try:
+        return operator.index(ignore_index)
+    except TypeError:
+        raise TypeError(f"ignore_index is a {type(ignore_index).__name__}; it must be an integer") from None
+
+
+def class_weight(ns: Namespace, weight: Any, n_classes: int) -> Any:
     """Return the weights of the classes in the wide dtype, or None."""
     if weight is None:
         return None

@@ -45,7 +45,6 @@ class CrossEntropy(torch.autograd.Function):
         if upstream is None:
             return None, None, None, None, None
         rows, target, weight, denominator = ctx.saved_tensors
-        factor = _factor(upstream, denominator, len(rows))
         by_rows = by_target = None
         # Handed out once: who has it may write to it. A second call computes it again.
         gradient, ctx.gradient = ctx.gradient, None
@@ -55,9 +54,10 @@ class CrossEntropy(torch.autograd.Function):
                     gradient = _value_and_gradient(rows, target, weight, ctx.options, True)[1]
                 by_rows = times(gradient, upstream, rows.dtype)
             else:
-                by_rows = Gradient.apply(rows, target, weight, factor, ctx.options)
+                by_rows = Gradient.apply(rows, target, weight, _factor(upstream, denominator, len(rows)), ctx.options)
         if ctx.needs_input_grad[1]:
             surprise = log_softmax(rows.to(wide(rows.dtype)), 1, temperature=ctx.options.temperature)
+            factor = _factor(upstream, denominator, len(rows))
             by_target = (factor.unsqueeze(1) * _spread(-surprise, weight, ctx.options)).to(target.dtype)
         return by_rows, by_target, None, None, None
 

@@ -14,9 +14,14 @@ _DEVICES = ("cuda",)
 
 def kernels_for(rows: torch.Tensor) -> Any | None:
     """Return the kernels that take these rows (n, C), None where there are none."""
-    if rows.device.type not in _DEVICES or rows.dtype == torch.float64 or not rows.numel():
+    if rows.dtype == torch.float64 or not rows.numel() or not has_kernels(rows.device):
         return None
-    return import_module("softhead.kernels.triton") if find_spec("triton") else None
+    return import_module("softhead.kernels.triton")
+
+
+def has_kernels(device: torch.device) -> bool:
+    """Return whether there are kernels for a device."""
+    return device.type in _DEVICES and find_spec("triton") is not None
 
 
 def on_host(device: torch.device) -> bool:

@@ -51,8 +51,7 @@ def losses_and_gradients(
         by_bias = torch.zeros(len(matrix), dtype=torch.float64, device=device)
     size = _block_rows(problem, needed[1])
     sums = _Sums(matrix, n_blocks=-(-n_rows // size)) if needed[1] else None
-    scale = torch.as_tensor(divisor, dtype=torch.float64, device=device)
-    scale = torch.where(scale == 0.0, 0.0, 1.0 / scale)
+    scale = torch.as_tensor(divisor, dtype=torch.float64, device=device).reciprocal()
     buffers = _Buffers(size, matrix, any(needed))
     for start in range(0, n_rows, size):
         rows = slice(start, min(start + size, n_rows))
@@ -131,7 +130,9 @@ def _exponentials(
     kernels, options = kernels_for(x), targets.options
     assert kernels is not None
     rates = kernels.rates_of(options.temperature)
-    rows = kernels.linear.Rows(targets.labels, targets.weight, len(matrix), buffers.classes, rates)
+    rows = kernels.linear.Rows(
+        targets.labels, options.ignore_index, targets.weight, len(matrix), buffers.classes, rates
+    )
     kept = buffers.kept(len(x))
     for tile, classes in enumerate(_tiles(len(matrix), buffers.classes)):
         part = matrix[classes]

@@ -68,7 +68,8 @@ def cross_entropy(
     ValueError
         If shapes do not fit, or a weight, a probability or an option lies outside its range.
     IndexError
-        If a class lies outside [0, C) and is not `ignore_index`.
+        If a class lies outside [0, C) and is not `ignore_index`. On a GPU, for which nothing waits, its loss and its
+        gradient are NaN instead.
 
     References
     ----------

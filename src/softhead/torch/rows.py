@@ -5,6 +5,7 @@ differentiable: `losses` and `linear` give PyTorch the derivatives.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 
 from softhead import _checks
 from softhead.generic import losses as formulas
-from softhead.generic.targets import Targets
+from softhead.generic.targets import Targets, checked_ignore_index, class_weight
 from softhead.generic.targets import class_targets as generic_targets
 from softhead.generic.tiles import exponentiate
 from softhead.kernels import primitives
@@ -23,7 +24,7 @@ from softhead.losses import (
     row_losses,
     row_losses_and_gradients,
 )
-from softhead.torch.device import kernels_for, on_host, side_by_side
+from softhead.torch.device import has_kernels, kernels_for, on_host, side_by_side
 from softhead.torch.host import numpy_dtype, tensor, torch_threads, view
 from softhead.torch.namespace import namespace
 
@@ -51,7 +52,9 @@ class Options:
 class RowTargets(Protocol):
     """The checked targets of rows, and the options of their loss."""
 
-    ignored: torch.Tensor | None  # (n, 1); None where all rows are read
+    @property
+    def ignored(self) -> torch.Tensor | None:
+        """Which rows are not read (n, 1); None where all are."""
 
     def block(self, rows: slice) -> "RowTargets":
         """Return the targets of some of the rows."""
@@ -107,7 +110,11 @@ class DeviceTargets:
 
     def __init__(self, targets: Targets) -> None:
         self._targets = targets
-        self.ignored = (targets.values < 0).unsqueeze(1) if targets.values.ndim == 1 else None
+
+    @property
+    def ignored(self) -> torch.Tensor | None:
+        """Which rows are not read (n, 1); None where all are."""
+        return (self._targets.values < 0).unsqueeze(1) if self._targets.values.ndim == 1 else None
 
     def block(self, rows: slice) -> "DeviceTargets":
         """Return the targets of some of the rows."""
@@ -139,22 +146,36 @@ class DeviceTargets:
 
 
 class CudaTargets(DeviceTargets):
-    """Labels of rows that kernels take; a row's loss and gradient cost one read of it, and one write."""
+    """Labels of rows that kernels take; a row's loss and gradient cost one read of it, and one write.
+
+    Their values are not looked at, for which the host would have to wait for the device. A label that is no class gives
+    NaN, as the loss of its row and as its gradient.
+    """
+
+    def __init__(self, labels: torch.Tensor, n_classes: int, weight: torch.Tensor | None, options: Options) -> None:
+        self.labels, self.n_classes, self.weight, self.options = labels, n_classes, weight, options
+
+    @cached_property
+    def _targets(self) -> Targets:  # type: ignore[override]
+        """The same for the formulas, which serve where no kernel does."""
+        ns, shape = namespace(self.labels)._replace(readable=False), (len(self.labels), self.n_classes)
+        numbers = self.options.numbers() | {"ignore_index": self.options.ignore_index}
+        return generic_targets(ns, self.labels, shape, 1, weight=self.weight, **numbers)
 
     @property
-    def labels(self) -> torch.Tensor:
-        """The labels (n,), -1 where ignored and n_classes where impossible."""
-        return self._targets.values
+    def ignored(self) -> torch.Tensor | None:
+        """Which rows are not read (n, 1)."""
+        return (self.labels == self.options.ignore_index).unsqueeze(1)
 
-    @property
-    def weight(self) -> torch.Tensor | None:
-        """The weights of the classes (C,), in the wide dtype."""
-        return self._targets.weight
-
-    @property
-    def options(self) -> _checks.LossOptions:
-        """The options of the loss, but for the weights."""
-        return self._targets.options
+    def denominator(self) -> Any:
+        """Return what the reduction divides a row's loss by: a number, or a tensor of no axis."""
+        if self.options.reduction != "mean":
+            return 1.0
+        read = self.labels != self.options.ignore_index
+        if self.weight is None or not self.n_classes:
+            return read.sum(dtype=torch.float64)
+        weights = self.weight[self.labels.long().clamp(0, self.n_classes - 1)]
+        return torch.where(read, weights, 0.0).sum(dtype=torch.float64)
 
     def losses(self, logits: torch.Tensor) -> torch.Tensor:
         """Return the loss of every row, in float64."""
@@ -166,24 +187,23 @@ class CudaTargets(DeviceTargets):
 
     def block(self, rows: slice) -> "CudaTargets":
         """Return the targets of some of the rows."""
-        return CudaTargets(self._targets.block(rows))
+        return CudaTargets(self.labels[rows], self.n_classes, self.weight, self.options)
 
     def _run(self, logits: torch.Tensor, denominator: Any, out: torch.Tensor | None) -> torch.Tensor:
         """Write the gradients / denominator, where that is not 0, and return the losses."""
         kernels = kernels_for(logits)
         if kernels is None:
             return super().losses(logits) if out is None else super().gradients(logits, denominator, out)
-        options = self._targets.options
+        options = self.options
         losses = torch.empty(len(logits), dtype=torch.float64, device=logits.device)
-        scale = torch.as_tensor(denominator, dtype=torch.float64, device=logits.device)
         kernels.cross_entropy(
             side_by_side(logits),
-            self._targets.values,
+            self.labels,
             losses,
             out,
-            scale=torch.where(scale == 0.0, 0.0, 1.0 / scale),
-            weight=self._targets.weight,
-            ignore_index=-1,
+            scale=torch.as_tensor(denominator, dtype=torch.float64, device=logits.device).reciprocal(),
+            weight=self.weight,
+            ignore_index=options.ignore_index,
             label_smoothing=options.label_smoothing,
             temperature=options.temperature,
             z_loss=options.z_loss,
@@ -221,10 +241,16 @@ def device_targets(
     target: torch.Tensor, shape: tuple[int, int], weight: torch.Tensor | None, options: Options
 ) -> DeviceTargets:
     """Check the targets of logits of a shape (n, C), which lie on the device of the targets."""
-    ns, ignore_index = namespace(target), options.ignore_index
-    target = target.detach()
-    targets = generic_targets(ns, target, shape, 1, weight=weight, ignore_index=ignore_index, **options.numbers())
-    return (CudaTargets if targets.values.ndim == 1 else DeviceTargets)(targets)
+    ns, target = namespace(target), target.detach()
+    if target.shape == shape[:1] and has_kernels(target.device):
+        checked = _checks.loss_options(shape[1], weight=None, **options.numbers())
+        ignore_index = checked_ignore_index(ns, target, options.ignore_index)
+        weights = class_weight(ns._replace(readable=False), weight, shape[1])
+        temperature = ns.temperature(checked.temperature)
+        options = Options(ignore_index, checked.label_smoothing, temperature, checked.z_loss, checked.reduction)
+        return CudaTargets(target.contiguous(), shape[1], weights, options)
+    numbers = options.numbers() | {"ignore_index": options.ignore_index}
+    return DeviceTargets(generic_targets(ns, target, shape, 1, weight=weight, **numbers))
 
 
 def reduced(losses: torch.Tensor, denominator: Any, reduction: str, dtype: torch.dtype) -> torch.Tensor:

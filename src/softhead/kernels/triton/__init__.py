@@ -12,6 +12,7 @@ equations are those of `kernels/loops.py`; `rest` is again the sum of all expone
 
 from typing import Any
 
+import numpy as np
 import torch
 import triton
 
@@ -51,7 +52,7 @@ def _tile_of(x: torch.Tensor) -> dict[str, int]:
 def rates_of(temperature: float) -> tuple[float, float]:
     """Return 1 / temperature as the sum of two float32 numbers."""
     rate = 1.0 / temperature
-    high = float(torch.tensor(rate, dtype=torch.float32))
+    high = float(np.float32(rate))
     return high, rate - high
 
 
@@ -167,10 +168,7 @@ def cross_entropy(
     rates, flags = rates_of(temperature), _flags(x, temperature)
     flags |= {"GRADIENT": gradient is not None, "WEIGHTED": weight is not None, "SMOOTH": label_smoothing > 0.0}
     flags["PULL"] = z_loss > 0.0
-    if weight is None:
-        mass = torch.full((), float(n_columns), dtype=torch.float64, device=x.device)
-    else:
-        mass = weight.sum(dtype=torch.float64)
+    mass = linear.mass_of(weight, n_columns, scale) if label_smoothing > 0.0 else scale
     weights = x if weight is None else weight
     into = x if gradient is None else gradient
     options = (float(label_smoothing), float(z_loss), *rates)

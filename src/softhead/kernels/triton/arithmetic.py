@@ -67,6 +67,13 @@ def finite_low(high, low):
 
 
 @triton.jit
+def scale_of(scale):
+    """Return the number that gradients are multiplied by: 0 where no row counts, whose reciprocal is infinite."""
+    by = tl.load(scale)
+    return tl.where(by == float("inf"), 0.0, by)
+
+
+@triton.jit
 def log1p(x, inverse):
     """Return log(1 + x) for a float64 x >= 0, given 1 / (1 + x): what 1 + x rounds off is put back to first order."""
     u = 1.0 + x

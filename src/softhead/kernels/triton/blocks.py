@@ -13,6 +13,7 @@ from softhead.kernels.triton.arithmetic import (
     log1p,
     lse,
     row_loss,
+    scale_of,
     shifted,
     sum_of_rest,
     weighted_sum,
@@ -178,7 +179,7 @@ def cross_entropy_blocks(
         if SMOOTH:
             blocks = tl.arange(0, NB)
             total = tl.sum(tl.load(totals + row * n_blocks + blocks, mask=blocks < n_blocks, other=0.0), axis=0)
-        by = tl.load(scale)
+        by = scale_of(scale)
         loss, factor, own = row_loss(
             m, rest, tl.load(picked + row), class_weight(weight, y, n_columns, WEIGHTED), total, tl.load(mass),
             n_columns, smoothing, z_loss, rate, rate_low, by, SMOOTH, PULL, EXACT, TEMPERED,

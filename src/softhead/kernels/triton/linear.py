@@ -12,7 +12,7 @@ import torch
 import triton
 import triton.language as tl
 
-from softhead.kernels.triton.arithmetic import exp, row_loss, shifted, sum_of_rest, weighted_sum, wide
+from softhead.kernels.triton.arithmetic import exp, row_loss, scale_of, shifted, sum_of_rest, weighted_sum, wide
 from softhead.kernels.triton.blocks import combined
 
 _CLASSES = 1024  # of a program
@@ -90,7 +90,7 @@ def finish_rows(
         total = tl.full((), 0.0, tl.float64)
         if SMOOTH:
             total = tl.sum(tl.load(totals + row * n_blocks + blocks, mask=blocks < n_blocks, other=0.0), axis=0)
-        by = tl.load(scale)
+        by = scale_of(scale)
         if FACTORS:
             by *= tl.load(factors + row).to(tl.float64)
         loss, factor, own = row_loss(
@@ -160,11 +160,13 @@ class Rows:
     """What is known of the rows of a block while their classes pass, tile by tile, and then their losses."""
 
     def __init__(
-        self, labels: torch.Tensor, weight: torch.Tensor | None, n_classes: int, width: int, rates: tuple[float, float]
-    ) -> None:
+        self, labels: torch.Tensor, ignore_index: int, weight: torch.Tensor | None, n_classes: int, width: int,
+        rates: tuple[float, float],
+    ) -> None:  # fmt: skip
         device, in_tile = labels.device, triton.next_power_of_2(triton.cdiv(width, _CLASSES))
         self._n_blocks = in_tile * triton.cdiv(n_classes, width)
         self._labels, self._weight, self._width, self._rates = labels, weight, width, rates
+        self._ignored = ignore_index
         self._n_classes = n_classes
         size = (len(labels), self._n_blocks)
         self._maxima, self._references = torch.full((2, *size), -3.0e38, dtype=torch.float32, device=device)
@@ -181,8 +183,8 @@ class Rows:
         exponentiate_classes[(len(self._labels), triton.cdiv(logits.shape[1], _CLASSES))](
             logits, logits if bias is None else bias, self._labels, logits if self._weight is None else self._weight,
             logits if out is None else out, *known, tile, tile * self._width, logits.shape[1], self._n_blocks,
-            0 if out is None else out.stride(0), -1, *self._rates, KEEP=out is not None, BIASED=bias is not None,
-            SMOOTH=smooth, TEMPERED=self._rates != (1.0, 0.0), num_warps=2, **self._flags,
+            0 if out is None else out.stride(0), self._ignored, *self._rates, KEEP=out is not None,
+            BIASED=bias is not None, SMOOTH=smooth, TEMPERED=self._rates != (1.0, 0.0), num_warps=2, **self._flags,
         )  # fmt: skip
 
     def finish(
@@ -191,17 +193,21 @@ class Rows:
     ) -> None:  # fmt: skip
         """Write the losses and, if there are exponentials, what multiplies those of a row to give its gradient."""
         weight, labels, stride = self._weight, self._labels, 0 if exponentials is None else exponentials.stride(0)
-        mass = torch.full((), float(self._n_classes), dtype=torch.float64, device=labels.device)
-        mass = mass if weight is None else weight.sum(dtype=torch.float64)
+        mass = mass_of(weight, self._n_classes, scale) if smoothing > 0.0 else scale
         finish_rows[(len(labels),)](
             labels, losses if weight is None else weight, mass, scale, losses if factors is None else factors,
             losses, multipliers, multipliers if exponentials is None else exponentials, self._maxima, self._rests,
-            self._totals, self._references, self._picked, self._n_classes, self._width, self._n_blocks, stride, -1,
-            float(smoothing), float(z_loss), *self._rates, GRADIENT=exponentials is not None,
+            self._totals, self._references, self._picked, self._n_classes, self._width, self._n_blocks, stride,
+            self._ignored, float(smoothing), float(z_loss), *self._rates, GRADIENT=exponentials is not None,
             SMOOTH=smoothing > 0.0, PULL=z_loss > 0.0,
             TEMPERED=self._rates != (1.0, 0.0), FACTORS=factors is not None,
             NB=triton.next_power_of_2(self._n_blocks), num_warps=8, **self._flags,
         )  # fmt: skip
+
+
+def mass_of(weight: torch.Tensor | None, n_classes: int, like: torch.Tensor) -> torch.Tensor:
+    """Return the sum of the classes' weights, beside a float64 number on the device."""
+    return torch.full_like(like, float(n_classes)) if weight is None else weight.sum(dtype=torch.float64)
 
 
 def accumulate(total: torch.Tensor, low: torch.Tensor, tile: torch.Tensor, *, first: bool, last: bool) -> None:

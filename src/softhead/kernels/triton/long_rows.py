@@ -8,7 +8,7 @@ needs for as much.
 import triton
 import triton.language as tl
 
-from softhead.kernels.triton.arithmetic import lse, row_loss, wide
+from softhead.kernels.triton.arithmetic import lse, row_loss, scale_of, wide
 from softhead.kernels.triton.blocks import block_of, block_total, class_weight, gradient_of, joined, mapped, summary
 
 
@@ -79,7 +79,7 @@ def cross_entropy_long_rows(
                 columns, mask, v = block_of(x + row * x_stride, block, n_columns, B)
                 totals = tl.where(blocks == block, block_total(weight, v, columns, mask, WEIGHTED, B), totals)
             total = tl.sum(totals, axis=0)
-        by = tl.load(scale)
+        by = scale_of(scale)
         loss, factor, own = row_loss(
             m, rest, x_y, class_weight(weight, y, n_columns, WEIGHTED), total, tl.load(mass), n_columns, smoothing,
             z_loss, rate, rate_low, by, SMOOTH, PULL, EXACT, TEMPERED,

@@ -10,6 +10,7 @@ from softhead.kernels.triton.arithmetic import (
     log1p,
     lse,
     row_loss,
+    scale_of,
     shifted,
     sum_of_rest,
     weighted_sum,
@@ -94,15 +95,16 @@ def cross_entropy_rows(
     total = tl.zeros((R,), tl.float64)
     if SMOOTH:
         total = weighted_sum(v, w, mask)
+    by = scale_of(scale)
     loss, factor, own = row_loss(
-        m, rest, x_y, w_y, total, tl.load(mass), n_columns, smoothing, z_loss, rate, rate_low, tl.load(scale),
+        m, rest, x_y, w_y, total, tl.load(mass), n_columns, smoothing, z_loss, rate, rate_low, by,
         SMOOTH, PULL, EXACT, TEMPERED,
     )  # fmt: skip
     tl.store(losses + rows, tl.where(counts, loss, 0.0).to(losses.dtype.element_ty), mask=rows < n_rows)
     if GRADIENT:
         result = e * factor.to(tl.float32)[:, None]
         if SMOOTH:
-            taken = smoothing / n_columns * tl.load(scale).to(tl.float32) * rate
+            taken = smoothing / n_columns * by.to(tl.float32) * rate
             result = tl.where(counts[:, None], result - taken * w[None, :], 0.0)
         own = tl.where(counts, own, 0.0).to(tl.float32)
         result = tl.where(columns[None, :] == y[:, None], own[:, None], result)
