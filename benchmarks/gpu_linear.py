@@ -14,7 +14,7 @@ ROWS = [2048, 8192, 4096, 16_384, 1024]
 def ceilings(session):
     """Record how fast memory is copied and matrices of random numbers are multiplied."""
     copy(session, 2**20 if session.tiny else 2**29)
-    side = 256 if session.tiny else 8192
+    side = 64 if session.tiny else 8192
     multiply(session, "bfloat16", torch.bfloat16, side)
     multiply(session, "tf32", torch.float32, side, tf32=True)
     multiply(session, "float32", torch.float32, side)
@@ -114,8 +114,8 @@ def extra_memory(call, x, weight):
 
 def run(session):
     """Record, for each number of rows, medians, the products' share, and memory."""
-    shape = (32, 1000) if session.tiny else (FEATURES, CLASSES)
-    for n in (64, 300) if session.tiny else ROWS:
+    shape = (16, 300) if session.tiny else (FEATURES, CLASSES)
+    for n in (40,) if session.tiny else ROWS:
         if session.expired():
             return
         measure(session, n, *shape)

@@ -31,7 +31,7 @@ def test_every_part_runs(monkeypatch, tmp_path, capsys):
     assert {line["part"] for line in lines} == {"machine", *gpu.PARTS}
     assert not [line for line in lines if line.get("error")]
     checks = [line for line in lines if "check" in line]
-    assert len(checks) > 10
+    assert len(checks) > 8
     assert all(line["ok"] for line in checks), checks
     assert all(line["ms"] > 0 for line in lines if "ms" in line)
     assert "## linear" in capsys.readouterr().out
