@@ -73,8 +73,11 @@ def on_host(model: Any) -> Any:
 
 
 def is_on_device(X: Any) -> bool:
-    """Return whether rows are a tensor of another device than the CPU, to be fitted and answered there."""
-    return is_tensor(X) and off_host(X) and bool(get_config()["array_api_dispatch"])
+    """Return whether rows are a tensor of another device than the CPU, to be fitted and answered there.
+
+    Not on one without float64, which certificates need: from there rows are copied to the host.
+    """
+    return bool(get_config()["array_api_dispatch"]) and is_tensor(X) and off_host(X) and X.device.type != "mps"
 
 
 def off_host(tensor: Any) -> bool:

@@ -196,7 +196,7 @@ class RoundedObjective(TensorObjective):
 
 @pytest.mark.parametrize("tol", [1e-4, 1e-7])
 def test_a_certificate_holds_where_products_were_those_of_tf32(tol):
-    given = problem(n=2000, d=20, classes=10, dtype=np.float32)
+    given = problem(n=900, d=20, classes=10, dtype=np.float32)
     theirs = LinearSoftmaxObjective(**given, l2=1e-4).wide()
     best = solve(theirs, theirs.zeros(), tol=1e-13, max_iter=500)
     ours = RoundedObjective(**tensors(given), l2=1e-4)
