@@ -63,6 +63,7 @@ def folder(tmp_path_factory):
 @pytest.fixture
 def short_blocks(monkeypatch):
     monkeypatch.setattr(evaluation, "_MOST_AT_ONCE", 601)
+    monkeypatch.setattr(streaming, "_LABELS", 1000)
 
 
 @pytest.mark.parametrize("kind", ["mixed", "sparse", "text", "plain"])

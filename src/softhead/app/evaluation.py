@@ -12,7 +12,7 @@ from softhead.functional import log_softmax
 
 CONFIDENCE = 0.95  # of every interval
 N_BINS = 15
-_ENTRIES_AT_ONCE = 1 << 21  # probabilities, or features, that are held at one time
+_ENTRIES_AT_ONCE = 1 << 20  # probabilities, or features, that are held at one time
 _MOST_AT_ONCE = 65_536  # rows
 _MOST_DENSE = 2048  # features: rows of more of them are mostly sparse
 

@@ -58,6 +58,8 @@ class ScoredFile:
 
     def _encoded(self, only: np.ndarray | None = None) -> Iterator[Any]:
         """Yield blocks of rows as the classifier takes them, cut as those of a table in memory are."""
+        import pyarrow as pa
+
         for first, table in self.table.tables(self._rows, only=only):
             features = table if self.table.target is None else table.drop_columns([self.table.target])
             try:
@@ -69,19 +71,32 @@ class ScoredFile:
                     raise DataError(str(error)) from error
                 raise DataError(f"in the rows from {first + 1} on, counted from there: {error}") from error
             yield block
+            del block
+        pa.default_memory_pool().release_unused()  # some 50 MB, beside which the figures would be computed
 
     def _codes(self) -> np.ndarray:
         """Return the places of all labels among the classes."""
         classifier = self._model[-1]
-        kind, name = self._known.target_kind, self.table.target
+        name = self.table.target
         codes, first = np.empty(self.table.n_rows, np.int32), 0
         for first, table in self.table.targets():
-            labels = self.table.labels(table, first, kind)
+            labels = self._labels(table, first)
             refuse_unknown(classifier, labels, name, first)
             codes[first : first + len(labels)] = np.searchsorted(
                 classifier.classes_, labels.astype(classifier.classes_.dtype)
             )
         return codes
+
+    def _labels(self, table: Any, first: int) -> np.ndarray:
+        """Return the labels of a block; what is wrong with them is told as of the whole column."""
+        import pyarrow as pa
+
+        try:
+            return self.table.labels(table, first, self._known.target_kind)
+        except DataError:
+            whole = pa.concat_tables(table for _, table in self.table.targets())
+            self.table.labels(whole, 0, self._known.target_kind)
+            raise
 
     def _held_out(self, record: Record | None, codes: np.ndarray) -> np.ndarray | None:
         """Return which rows were held out, where this is the very table that the model was trained from."""

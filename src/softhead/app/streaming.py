@@ -26,6 +26,7 @@ _BLOCK_BYTES = 2**24  # of the numbers of a block
 _ENCODER_ROWS = 100_000  # from which the encoding is learned
 _MOST_HELD_OUT = 100_000  # rows, which are held in memory
 _CHUNK = 2**20  # rows of which the held-out ones are drawn together
+_LABELS = 2**17  # that are read at a time
 
 
 class Needs(NamedTuple):
@@ -124,7 +125,7 @@ class TableFile:
         import pyarrow as pa
 
         first = 0
-        for batch in self._batches([str(self.target)], _CHUNK, None):
+        for batch in self._batches([str(self.target)], _LABELS, None):
             yield first, pa.Table.from_batches([batch])
             first += batch.num_rows
 
