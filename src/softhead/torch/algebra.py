@@ -11,12 +11,12 @@ from torch import Tensor
 from softhead.kernels import algebra
 
 
-@algebra.dot.register
+@algebra.dot_of.register
 def _(a: Tensor, b: Tensor) -> float:
     return float((a * b).sum())
 
 
-@algebra.add_multiple.register
+@algebra.add_multiple_of.register
 def _(a: Tensor, factor: float, b: Tensor) -> None:
     a.add_(b, alpha=factor)
 
