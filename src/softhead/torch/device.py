@@ -44,7 +44,8 @@ def multiplied(gradient: torch.Tensor, upstream: torch.Tensor) -> torch.Tensor |
     kernels = kernels_for(gradient) if gradient.is_contiguous() and gradient.ndim == 2 else None
     if kernels is None or upstream.dim() or upstream.device != gradient.device or not values_only(gradient, upstream):
         return None
-    kernels.linear.multiply(gradient, upstream)
+    with torch.cuda.device_of(gradient):
+        kernels.linear.multiply(gradient, upstream)
     return gradient
 
 

@@ -42,6 +42,14 @@ def losses_and_gradients(
 
     With a factor for each row (n,), the gradients are those of the sum of the losses times the factors.
     """
+    with torch.cuda.device_of(problem.x):  # kernels are launched on the current device
+        return _losses_and_gradients(problem, targets, needed, divisor, factor)
+
+
+def _losses_and_gradients(
+    problem: Linear, targets: CudaTargets, needed: tuple[bool, bool, bool], divisor: Any, factor: Tensor | None
+) -> tuple[Tensor, list[Tensor | None]]:
+    """Return the same; the device is the current one."""
     x, matrix, bias = problem.x, problem.linear_weight, problem.linear_bias
     n_rows, device = len(x), x.device
     losses = torch.empty(n_rows, dtype=torch.float64, device=device)

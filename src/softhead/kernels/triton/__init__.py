@@ -10,6 +10,8 @@ float32 and rounded once. What belongs to a row (its normaliser, its loss, the g
 equations are those of `kernels/loops.py`; `rest` is again the sum of all exponentials but the maximum's.
 """
 
+from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 import numpy as np
@@ -29,6 +31,17 @@ _SMALLEST_TILE = 1_024  # shorter rows share a program
 _MANY_ROWS = 64  # keep half of an H200's multiprocessors busy by themselves
 _MOST_BLOCKS = 256  # that a program joins: 2 million columns
 _GROUP_BYTES = 2**24  # of long rows between the two launches, a third of an H200's second-level cache
+
+
+def _launched_there(function: Callable[..., None]) -> Callable[..., None]:
+    """Have a function launch its kernels on the device of its first argument, which need not be the current one."""
+
+    @wraps(function)
+    def launched(x: torch.Tensor, *arguments: Any, **options: Any) -> None:
+        with torch.cuda.device_of(x):
+            function(x, *arguments, **options)
+
+    return launched
 
 
 def _fits(x: torch.Tensor) -> bool:
@@ -98,6 +111,7 @@ def _flags(x: torch.Tensor, temperature: float) -> dict[str, bool]:
     return {"EXACT": x.dtype == torch.float32, "TEMPERED": temperature != 1.0}
 
 
+@_launched_there
 def softmax(x: torch.Tensor, out: torch.Tensor, *, temperature: float = 1.0, log: bool = False) -> None:
     """Write the softmax of rows, or its logarithm; `x` and `out` (n_rows, n_columns) with columns side by side."""
     n_rows, n_columns = x.shape
@@ -123,6 +137,7 @@ def softmax(x: torch.Tensor, out: torch.Tensor, *, temperature: float = 1.0, log
         )  # fmt: skip
 
 
+@_launched_there
 def logsumexp(x: torch.Tensor, out: torch.Tensor, *, temperature: float = 1.0) -> None:
     """Write the log-sum-exp of rows of `x` / temperature; `out` (n_rows,) contiguous."""
     n_rows, n_columns = x.shape
@@ -146,6 +161,7 @@ def logsumexp(x: torch.Tensor, out: torch.Tensor, *, temperature: float = 1.0) -
         )
 
 
+@_launched_there
 def cross_entropy(
     x: torch.Tensor,
     labels: torch.Tensor,
@@ -199,6 +215,7 @@ def cross_entropy(
         )  # fmt: skip
 
 
+@_launched_there
 def softmax_vjp(p: torch.Tensor, cotangent: torch.Tensor, out: torch.Tensor, *, temperature: float = 1.0) -> None:
     """Write p * (c - sum p c) / temperature for rows."""
     n_rows, n_columns = p.shape
