@@ -32,6 +32,8 @@ def tiled(problem: Linear, targets: RowTargets) -> CudaTargets | None:
     same = problem.x.dtype == problem.linear_weight.dtype == torch.bfloat16
     if not same or not isinstance(targets, CudaTargets) or not min(problem.linear_weight.shape):
         return None
+    if torch.version.hip is not None:  # products of half types into float32 are CUDA's
+        return None
     return targets if kernels_for(problem.x) is not None else None
 
 

@@ -22,11 +22,12 @@ from softhead.kernels.triton.arithmetic import (
 
 
 @triton.jit
-def block_of(x, block, n_columns, B: tl.constexpr):
-    """Return the columns of a block of a row, which of them there are, and their values."""
+def block_of(x, block, n_columns, B: tl.constexpr, AGAIN: tl.constexpr = False):
+    """Return the columns of a block of a row, which of them there are, and their values, that may be read AGAIN."""
     columns = tl.cast(block, tl.int64) * B + tl.arange(0, B)
     mask = columns < n_columns
-    return columns, mask, tl.load(x + columns, mask=mask, other=-float("inf")).to(tl.float32)
+    policy: tl.constexpr = "evict_last" if AGAIN else "evict_first"
+    return columns, mask, tl.load(x + columns, mask=mask, other=-float("inf"), eviction_policy=policy).to(tl.float32)
 
 
 @triton.jit
@@ -120,7 +121,7 @@ def summarise_blocks(
         y = tl.load(labels + row).to(tl.int64)
         counts = y != ignored
     if counts:
-        columns, mask, v = block_of(x + row * x_stride, block, n_columns, B)
+        columns, mask, v = block_of(x + row * x_stride, block, n_columns, B, True)
         m, rest = summary(v, rate, rate_low, EXACT, TEMPERED)
         place = row * tl.num_programs(1) + block
         tl.store(maxima + place, m)
@@ -142,7 +143,9 @@ def map_blocks(
     m, rest = combined(maxima, rests, row, tl.num_programs(1), wide(rate, rate_low), NB)
     columns, mask, v = block_of(x + row * x_stride, block, n_columns, B)
     result = mapped(v, m, rest, rate, rate_low, LOG, EXACT, TEMPERED)
-    tl.store(out + row * out_stride + columns, result.to(out.dtype.element_ty), mask=mask)
+    tl.store(
+        out + row * out_stride + columns, result.to(out.dtype.element_ty), mask=mask, eviction_policy="evict_first"
+    )
 
 
 @triton.jit
@@ -193,4 +196,4 @@ def cross_entropy_blocks(
                 rate_low, WEIGHTED, SMOOTH, EXACT, TEMPERED, B,
             )  # fmt: skip
             place = gradient + row * gradient_stride + columns
-            tl.store(place, result.to(gradient.dtype.element_ty), mask=mask)
+            tl.store(place, result.to(gradient.dtype.element_ty), mask=mask, eviction_policy="evict_first")

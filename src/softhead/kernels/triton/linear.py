@@ -62,7 +62,8 @@ def exponentiate_classes(
             tl.store(picked + row + tl.arange(0, 1), tl.sum(tl.where(columns == y - first, v, 0.0), axis=0))
         if KEEP:
             rise = tl.where(m == -float("inf"), 0.0, tl.exp((m - reference) * rate))
-            tl.store(out_place, (e * rise).to(out.dtype.element_ty), mask=mask)
+            # The logits, which the next product writes over, are to stay in the cache; what is written here is not.
+            tl.store(out_place, (e * rise).to(out.dtype.element_ty), mask=mask, eviction_policy="evict_first")
 
 
 @triton.jit

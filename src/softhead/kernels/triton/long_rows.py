@@ -18,7 +18,7 @@ def summaries(x, n_columns, n_blocks, rate, rate_low, EXACT: tl.constexpr, TEMPE
     blocks = tl.arange(0, NB)
     ms, rs = tl.full((NB,), -float("inf"), tl.float32), tl.zeros((NB,), tl.float64)
     for block in range(n_blocks):
-        _, _, v = block_of(x, block, n_columns, B)
+        _, _, v = block_of(x, block, n_columns, B, True)
         m, rest = summary(v, rate, rate_low, EXACT, TEMPERED)
         ms, rs = tl.where(blocks == block, m, ms), tl.where(blocks == block, rest, rs)
     return joined(ms, rs, blocks < n_blocks, wide(rate, rate_low))
@@ -35,7 +35,9 @@ def map_long_rows(
     for i in range(n_blocks):
         columns, mask, v = block_of(x + row * x_stride, n_blocks - 1 - i, n_columns, B)
         result = mapped(v, m, rest, rate, rate_low, LOG, EXACT, TEMPERED)
-        tl.store(out + row * out_stride + columns, result.to(out.dtype.element_ty), mask=mask)
+        tl.store(
+            out + row * out_stride + columns, result.to(out.dtype.element_ty), mask=mask, eviction_policy="evict_first"
+        )
 
 
 @triton.jit
@@ -76,7 +78,7 @@ def cross_entropy_long_rows(
             blocks = tl.arange(0, NB)
             totals = tl.zeros((NB,), tl.float64)
             for block in range(n_blocks):
-                columns, mask, v = block_of(x + row * x_stride, block, n_columns, B)
+                columns, mask, v = block_of(x + row * x_stride, block, n_columns, B, True)
                 totals = tl.where(blocks == block, block_total(weight, v, columns, mask, WEIGHTED, B), totals)
             total = tl.sum(totals, axis=0)
         by = scale_of(scale)
@@ -95,7 +97,7 @@ def cross_entropy_long_rows(
                     WEIGHTED, SMOOTH, EXACT, TEMPERED, B,
                 )  # fmt: skip
                 place = gradient + row * gradient_stride + columns
-                tl.store(place, result.to(gradient.dtype.element_ty), mask=mask)
+                tl.store(place, result.to(gradient.dtype.element_ty), mask=mask, eviction_policy="evict_first")
 
 
 @triton.jit
@@ -108,8 +110,8 @@ def vjp_long_rows(
     blocks = tl.arange(0, NB)
     means = tl.zeros((NB,), tl.float64)
     for block in range(n_blocks):
-        _, mask, q = block_of(p + row * p_stride, block, n_columns, B)
-        _, _, c = block_of(cotangent + row * cotangent_stride, block, n_columns, B)
+        _, mask, q = block_of(p + row * p_stride, block, n_columns, B, True)
+        _, _, c = block_of(cotangent + row * cotangent_stride, block, n_columns, B, True)
         q, c = tl.where(mask, q, 0.0), tl.where(mask, c, 0.0)
         terms = q.to(tl.float64) * c.to(tl.float64) if EXACT else q * c
         means = tl.where(blocks == block, tl.sum(terms, axis=0).to(tl.float64), means)
@@ -121,4 +123,6 @@ def vjp_long_rows(
             result = q * ((c.to(tl.float64) - mean) * wide(rate, rate_low)).to(tl.float32)
         else:
             result = q * (c - mean.to(tl.float32)) * rate
-        tl.store(out + row * out_stride + columns, result.to(out.dtype.element_ty), mask=mask)
+        tl.store(
+            out + row * out_stride + columns, result.to(out.dtype.element_ty), mask=mask, eviction_policy="evict_first"
+        )
