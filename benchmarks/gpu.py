@@ -44,7 +44,7 @@ PARTS = {
     "probe": gpu_probe.run,
     "tune": gpu_tune.run,
 }
-SHARE = {"checks": 0.8, "ceilings": 0.2, "rows": 1.8, "linear": 1.1, "probe": 1.3, "tune": 1.2}  # of --seconds
+SHARE = {"checks": 0.8, "ceilings": 0.2, "rows": 2.0, "linear": 1.0, "probe": 1.2, "tune": 1.2}  # of --seconds
 
 
 class Session:

@@ -1,12 +1,14 @@
 """The functions of rows of `gpu.py`: times beside PyTorch's and other kernels', and beside copying memory."""
 
 import torch
+import torch._functorch.config
 from torch.nn import functional
 
 import softhead.torch
 
 WIDTHS = [4096, 32_768, 131_072, 1000, 262_144, 128_256, 16_384]
 ENTRIES = 2**28
+torch._functorch.config.donated_buffer = False  # or compiled functions refuse a second backward pass
 
 
 def peers(function, session):
@@ -64,6 +66,18 @@ def with_gradient(loss, x, y):
     return call
 
 
+def gradient_alone(function, x, cotangent):
+    """Return a call of the backward pass of a function, whose forward pass is made in the first one."""
+    kept = []
+
+    def call():
+        if not kept:
+            kept.append(function(x, None))
+        torch.autograd.grad(kept[0], x, cotangent, retain_graph=True)
+
+    return call
+
+
 def run(session):
     """Record the figures of each width, dtype and function."""
     for n_columns in (1000,) if session.tiny else WIDTHS:
@@ -71,7 +85,7 @@ def run(session):
         for dtype in (torch.bfloat16, torch.float32):
             x = torch.randn(n_rows, n_columns, device=session.device).to(dtype)
             y = torch.randint(n_columns, (n_rows,), device=session.device)
-            for function in ("cross_entropy", "softmax", "log_softmax"):
+            for function in ("cross_entropy", "softmax", "log_softmax", "softmax gradient", "log_softmax gradient"):
                 if session.expired():
                     return
                 torch._dynamo.reset()
@@ -79,9 +93,16 @@ def run(session):
 
 
 def measure(session, function, x, y):
-    """Record the contestants' medians, and ours as a share of the copy bandwidth: one read and one write."""
+    """Record the contestants' medians, and ours as a share of the copy bandwidth.
+
+    One read and one write are counted; for a gradient alone two reads.
+    """
+    function, _, gradient = function.partition(" ")
     contestants = peers(function, session)
-    if function == "cross_entropy":
+    if gradient:  # of what comes from above and a result that is kept
+        leaf, cotangent = x.detach().requires_grad_(), torch.randn_like(x)
+        calls = {name: gradient_alone(call, leaf, cotangent) for name, call in contestants.items()}
+    elif function == "cross_entropy":
         leaf = x.detach().requires_grad_()
         calls = {name: with_gradient(loss, leaf, y) for name, loss in contestants.items()}
     else:
@@ -91,12 +112,12 @@ def measure(session, function, x, y):
     ratios = {name: seconds / ours for name, seconds in medians.items()}
     copied = session.ceilings.get("copy", float("nan"))
     session.record(
-        function=function,
+        function=f"{function} {gradient}".strip(),
         dtype=str(x.dtype).removeprefix("torch."),
         rows=len(x),
         columns=x.shape[1],
         ms=1e3 * ours,
-        of_copy=2 * x.numel() * x.element_size() / ours / copied,
+        of_copy=(3 if gradient else 2) * x.numel() * x.element_size() / ours / copied,
         times_ours=", ".join(f"{name} {ratio:.2f}" for name, ratio in ratios.items()),
         best_peer=min(ratios.values(), default=float("nan")),
         missing=", ".join(f"{name}: {error}" for name, error in errors.items()),

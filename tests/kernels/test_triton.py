@@ -208,6 +208,13 @@ def test_products_with_the_jacobian(rows_in, dtype):
     size = wide(p) * (np.abs(wide(c)) + (wide(p) * np.abs(wide(c))).sum(1, keepdims=True)) / 0.5
     assert (np.abs(wide(out.to(dtype)) - exact) <= 8.0 * unit * size + 1e-38).all()
 
+    x = logits(dtype)
+    kernels.log_softmax_vjp(x, c, out, temperature=0.5)
+    p = softhead.softmax(wide(x), temperature=0.5)
+    exact = softhead.log_softmax_vjp(p, wide(c), temperature=0.5)
+    size = (np.abs(wide(c)) + p * np.abs(wide(c)).sum(1, keepdims=True)) / 0.5
+    assert (np.abs(wide(out.to(dtype)) - exact) <= 8.0 * unit * size).all()
+
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 def test_every_kernel_compiles_for_the_device(dtype):
@@ -216,7 +223,7 @@ def test_every_kernel_compiles_for_the_device(dtype):
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["compiled"] * 16
+    assert done.stdout.split() == ["compiled"] * 18
 
 
 def compile_all(dtype):
@@ -253,6 +260,7 @@ def compile_all(dtype):
     kernels += [blocks.summarise_blocks, blocks.map_blocks, blocks.normalise_blocks, blocks.cross_entropy_blocks]
     kernels += [long_rows.map_long_rows, long_rows.normalise_long_rows]
     kernels += [long_rows.cross_entropy_long_rows, long_rows.vjp_long_rows]
+    kernels += [rows.log_vjp_rows, long_rows.log_vjp_long_rows]
     kernels += [linear.exponentiate_classes, linear.finish_rows, linear.accumulate_tile, linear.multiply_entries]
     for kernel in kernels:
         tile = {"tile": "*fp32" if kernel is linear.accumulate_tile else "i32"}

@@ -218,6 +218,11 @@ class LogSoftmax(torch.autograd.Function):
     def backward(ctx: Any, cotangent: Tensor) -> Any:
         """Return the gradient."""
         (rows,) = ctx.saved_tensors
+        fast = kernels_for(rows) if values_only(rows, cotangent) and rows.dtype == cotangent.dtype else None
+        if fast is not None:
+            out = torch.empty(rows.shape, dtype=rows.dtype, device=rows.device)
+            fast.log_softmax_vjp(side_by_side(rows), side_by_side(cotangent), out, temperature=ctx.temperature)
+            return out, None
         p = Softmax.apply(rows, ctx.temperature)
         if not plain(p, cotangent):
             return (cotangent - p * cotangent.sum(1, keepdim=True)) / ctx.temperature, None

@@ -230,3 +230,21 @@ def softmax_vjp(p: torch.Tensor, cotangent: torch.Tensor, out: torch.Tensor, *, 
         p, cotangent, out, n_columns, triton.cdiv(n_columns, BLOCK), *strides, *rates_of(temperature), EXACT=exact,
         **_block_shape(n_columns),
     )  # fmt: skip
+
+
+@_launched_there
+def log_softmax_vjp(x: torch.Tensor, cotangent: torch.Tensor, out: torch.Tensor, *, temperature: float = 1.0) -> None:
+    """Write (c - p sum c) / temperature for rows whose softmax is p."""
+    n_rows, n_columns = x.shape
+    rates, flags = rates_of(temperature), _flags(x, temperature)
+    strides = x.stride(0), cotangent.stride(0), out.stride(0)
+    if _fits(x):
+        tile = _tile_of(x)
+        rows.log_vjp_rows[(triton.cdiv(n_rows, tile["R"]),)](
+            x, cotangent, out, n_rows, n_columns, *strides, *rates, **flags, **tile
+        )
+        return
+    long_rows.log_vjp_long_rows[(n_rows,)](
+        x, cotangent, out, n_columns, triton.cdiv(n_columns, BLOCK), *strides, *rates, **flags,
+        **_block_shape(n_columns),
+    )  # fmt: skip

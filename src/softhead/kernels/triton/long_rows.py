@@ -8,7 +8,7 @@ needs for as much.
 import triton
 import triton.language as tl
 
-from softhead.kernels.triton.arithmetic import lse, row_loss, scale_of, wide
+from softhead.kernels.triton.arithmetic import exp, lse, row_loss, scale_of, shifted, wide
 from softhead.kernels.triton.blocks import block_of, block_total, class_weight, gradient_of, joined, mapped, summary
 
 
@@ -126,3 +126,26 @@ def vjp_long_rows(
         tl.store(
             out + row * out_stride + columns, result.to(out.dtype.element_ty), mask=mask, eviction_policy="evict_first"
         )
+
+
+@triton.jit
+def log_vjp_long_rows(
+    x, cotangent, out, n_columns, n_blocks, x_stride, cotangent_stride, out_stride, rate, rate_low,
+    EXACT: tl.constexpr, TEMPERED: tl.constexpr, B: tl.constexpr, NB: tl.constexpr,
+):  # fmt: skip
+    """Write (c - p sum c) * rate for a row whose softmax is p."""
+    row = tl.program_id(0).to(tl.int64)
+    m, rest = summaries(x + row * x_stride, n_columns, n_blocks, rate, rate_low, EXACT, TEMPERED, B, NB)
+    blocks = tl.arange(0, NB)
+    sums = tl.zeros((NB,), tl.float64)
+    for block in range(n_blocks):
+        _, mask, c = block_of(cotangent + row * cotangent_stride, block, n_columns, B, True)
+        c = tl.where(mask, c, 0.0)
+        sums = tl.where(blocks == block, tl.sum(c.to(tl.float64) if EXACT else c, axis=0).to(tl.float64), sums)
+    factor = (tl.sum(sums, axis=0) / (1.0 + rest)).to(tl.float32)
+    for i in range(n_blocks):
+        columns, mask, v = block_of(x + row * x_stride, n_blocks - 1 - i, n_columns, B)
+        _, _, c = block_of(cotangent + row * cotangent_stride, n_blocks - 1 - i, n_columns, B)
+        high, low = shifted(v, m, rate, rate_low, EXACT, TEMPERED)
+        result = (c - exp(high, low, EXACT) * factor) * rate
+        tl.store(out + row * out_stride + columns, result.to(out.dtype.element_ty), mask=mask)

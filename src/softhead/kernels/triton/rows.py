@@ -129,3 +129,23 @@ def vjp_rows(
     else:
         result = q * (c - tl.sum(q * c, axis=1)[:, None]) * rate
     tl.store(out + rows[:, None] * out_stride + columns[None, :], result.to(out.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def log_vjp_rows(
+    x, cotangent, out, n_rows, n_columns, x_stride, cotangent_stride, out_stride, rate, rate_low,
+    EXACT: tl.constexpr, TEMPERED: tl.constexpr, R: tl.constexpr, B: tl.constexpr,
+):  # fmt: skip
+    """Write (c - p sum c) * rate for a tile of rows whose softmax is p."""
+    read = tl.full((R,), 1, tl.int1)
+    rows, columns, mask, v = tile(x, n_rows, n_columns, x_stride, read, R, B)
+    _, _, _, c = tile(cotangent, n_rows, n_columns, cotangent_stride, read, R, B)
+    c = tl.where(mask, c, 0.0)
+    high, low = shifted(v, tl.max(v, axis=1)[:, None], rate, rate_low, EXACT, TEMPERED)
+    e = exp(high, low, EXACT)
+    if EXACT:
+        factor = tl.sum(c.to(tl.float64), axis=1) / tl.sum(e.to(tl.float64), axis=1)
+    else:
+        factor = tl.sum(c, axis=1) / tl.sum(e, axis=1)
+    result = (c - e * factor.to(tl.float32)[:, None]) * rate
+    tl.store(out + rows[:, None] * out_stride + columns[None, :], result.to(out.dtype.element_ty), mask=mask)
