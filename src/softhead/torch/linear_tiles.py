@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from softhead.torch.device import kernels_for
-from softhead.torch.linear_problem import Linear, cleared
+from softhead.torch.linear_problem import Linear, cleared, unscaled
 from softhead.torch.rows import CudaTargets, RowTargets
 
 _EXTRA_BYTES = 1_480_000_000  # beyond inputs and gradients
@@ -80,7 +80,9 @@ def _losses_and_gradients(
         if by_bias is not None:
             for classes in _tiles(len(matrix), buffers.classes):
                 by_bias[classes] += (kept[:, classes] * column).sum(0, dtype=torch.float64)
-    rounded = None if by_bias is None or bias is None else by_bias.to(bias.dtype)
+    rounded = None
+    if by_bias is not None and bias is not None:
+        rounded = by_bias.to(unscaled(bias.dtype) if factor is None else bias.dtype)
     return losses, [by_x, None if sums is None else sums.total, rounded]
 
 
