@@ -35,10 +35,14 @@ METHODS = ("decision_function", "predict", "predict_proba", "predict_log_proba")
 @pytest.mark.parametrize(
     "options", [{}, {"fit_intercept": False}, {"class_weight": "balanced"}, {"class_weight": {0: 3.0}}, {"C": np.inf}]
 )
-@pytest.mark.parametrize("weighted", [False, True])
-def test_fits_are_those_of_numpy(classes, options, weighted):
+@pytest.mark.parametrize("weights", ["none", "alike", "random"])
+def test_fits_are_those_of_numpy(classes, options, weights):
     X, y = rows(classes)
-    weight = torch.rand(len(y), generator=torch.Generator().manual_seed(1)) if weighted else None
+    weight = {
+        "none": None,
+        "alike": torch.full((len(y),), 3.0),
+        "random": torch.rand(len(y), generator=torch.Generator().manual_seed(1)),
+    }[weights]
     model = SoftmaxClassifier(tol=1e-10, **options).fit(X, y, weight)
     expected = SoftmaxClassifier(tol=1e-10, **options)
     expected.fit(X.numpy(), y.numpy(), None if weight is None else weight.numpy())
@@ -57,6 +61,19 @@ def test_fits_are_those_of_numpy(classes, options, weighted):
     assert model.score(X, y, weight) == pytest.approx(
         expected.score(X.numpy(), y.numpy(), None if weight is None else weight.numpy())
     )
+
+
+def test_gradients_and_autocast_have_no_part():
+    X, y = rows(dtype=torch.float32)
+    expected = SoftmaxClassifier().fit(X, y)
+    with torch.autocast("cpu"):
+        model = SoftmaxClassifier().fit(X.requires_grad_(), y)
+        answer = model.predict_proba(X)
+        assert torch.is_autocast_enabled("cpu")
+    assert torch.is_grad_enabled()
+    assert not answer.requires_grad
+    np.testing.assert_array_equal(model.coef_, expected.coef_)
+    np.testing.assert_array_equal(answer, expected.predict_proba(X.detach()))
 
 
 @pytest.mark.parametrize("classes", [2, 3])

@@ -169,10 +169,11 @@ def logits_by_block(X: Tensor, coef: Any, intercept: Any) -> Iterator[tuple[slic
     """Yield the logits of a block of rows, a column for two classes, from float64 products."""
     columns, last = (torch.as_tensor(part, dtype=torch.float64, device=X.device) for part in (coef, intercept))
     step = max(1, _BLOCK_BYTES // (8 * max(X.shape[1], len(columns))))
-    with torch.no_grad(), torch.autocast(X.device.type, enabled=False):
-        for start in range(0, len(X), step):
-            rows = slice(start, start + step)
-            yield rows, torch.addmm(last, X[rows].double(), columns.mT)
+    for start in range(0, len(X), step):
+        rows = slice(start, start + step)
+        with torch.no_grad(), torch.autocast(X.device.type, enabled=False):
+            logits = torch.addmm(last, X[rows].double(), columns.mT)
+        yield rows, logits
 
 
 def scores(X: Tensor, coef: Any, intercept: Any, dtype: torch.dtype) -> Tensor:

@@ -62,10 +62,10 @@ class TensorObjective(Objective):
         n_rows, n_features = X.shape
         super().__init__(n_rows, n_features, n_classes, l2=l2, fit_intercept=fit_intercept, dtype=numpy_dtype(X.dtype))
         self.X, self.targets, self.device = X.detach(), targets.detach(), X.device
-        if sample_weight is not None and bool((sample_weight == sample_weight[0]).all()):
-            sample_weight = None  # of no consequence: all are alike
-        self.sample_weight = sample_weight
         self.total_weight = float(n_rows if sample_weight is None else sample_weight.sum())
+        if sample_weight is not None and bool((sample_weight == sample_weight[0]).all()):
+            sample_weight = None  # weights that are alike count in their sum alone
+        self.sample_weight = sample_weight
         self._share = 1.0 if sample_weight is not None else 1.0 / n_rows  # what sums over the rows are multiplied by
         self._weight = None if sample_weight is None else (sample_weight / self.total_weight)[:, None]
         self.speed = _CUDA_SPEED if X.device.type == "cuda" else 1.0
