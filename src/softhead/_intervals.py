@@ -103,7 +103,9 @@ class Bootstrap:
 
     def add(self, rows: slice, cells: np.ndarray, values: np.ndarray) -> None:
         """Add the values (n, k) of some rows to their cells (n, k)."""
-        at = self.group[rows].astype(np.intp).reshape(-1, *[1] * (cells.ndim - 1)) * self.n_cells + cells
+        at = self.group[rows].astype(np.intp).reshape(-1, *[1] * (cells.ndim - 1))
+        at *= self.n_cells
+        at = at + cells
         size = self.by_group.size
         self.by_group += np.bincount(at.ravel(), values.ravel(), minlength=size).reshape(self.by_group.shape)
 

@@ -194,6 +194,8 @@ def selective(score: np.ndarray, correct: np.ndarray, weight: np.ndarray, confid
     order, ends, segment = _ordered(-score)
     wrong = weight * ~correct
     answered, failed = (np.cumsum(values[order])[ends] for values in (weight, wrong))
+    threshold = score[order[ends]]
+    del order, ends  # there may be very many rows
     value = float(_area(np.diff(failed, prepend=0.0), np.diff(answered, prepend=0.0)))
     bootstrap = Bootstrap(len(score), 2 * _SEGMENTS)
     bootstrap.add(slice(None), segment, wrong)
@@ -203,14 +205,16 @@ def selective(score: np.ndarray, correct: np.ndarray, weight: np.ndarray, confid
     low, high = value + np.quantile(samples - coarse, [tail, 1.0 - tail]) if len(score) > 1 else (0.0, 1.0)
     area = Estimate(value, max(0.0, float(low)), min(1.0, float(high)))
     with np.errstate(invalid="ignore"):
-        return RiskCoverage(answered / answered[-1], failed / answered, score[order[ends]], area)
+        return RiskCoverage(answered / answered[-1], failed / answered, threshold, area)
 
 
 def _area(wrong: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """Return the mean risk over coverages from the weights of errors and of rows, in steps along the last axis."""
     total = np.cumsum(weight, axis=-1)
-    risk = np.cumsum(wrong, axis=-1) / np.where(total > 0.0, total, 1.0)
-    return (risk * weight).sum(axis=-1) / total[..., -1]
+    risk = np.cumsum(wrong, axis=-1)
+    risk /= np.where(total > 0.0, total, 1.0)
+    risk *= weight
+    return risk.sum(axis=-1) / total[..., -1]
 
 
 def brier_rows(p: np.ndarray, targets: np.ndarray) -> np.ndarray:
