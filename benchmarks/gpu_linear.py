@@ -34,12 +34,12 @@ def multiply(session, name, dtype, side, tf32=False):
     """Record the rate of a product of square matrices."""
     a, b = (torch.randn(side, side, device=session.device).to(dtype) for _ in range(2))
     out = torch.empty_like(a)
-    before = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = tf32
+    before = torch.backends.cuda.matmul.fp32_precision
+    torch.backends.cuda.matmul.fp32_precision = "tf32" if tf32 else "ieee"
     try:
         (seconds,) = session.medians({name: lambda: torch.mm(a, b, out=out)})[0].values()
     finally:
-        torch.backends.cuda.matmul.allow_tf32 = before
+        torch.backends.cuda.matmul.fp32_precision = before
     session.record(ceiling=f"product of {name}, {side}", rate=2 * side**3 / seconds / 1e12, unit="TFLOP/s")
 
 
