@@ -23,7 +23,7 @@ from softhead.kernels.triton import linear as linear
 
 # What `benchmarks/gpu.py --tune` tries; chosen by the compiler's report on registers, not yet by a clock.
 LARGEST_TILE = 65_536  # bytes of a row held at once: 16 float32 or 32 half values for each of 1024 threads
-MOST_CTAS = 1  # thread blocks that hold a row together; 8 would take rows of 512 KB, but were never run
+MOST_CTAS = 1  # thread blocks that hold a row together; 8 would take 512 KB, by Triton 3.9 and not by 3.6; never run
 WARP_BYTES = 2_048
 BLOCK = 8_192  # of a longer row
 BLOCK_WARPS = 16
