@@ -1,5 +1,7 @@
 """The fused loss of a linear map: its derivatives, its memory, and that blocks cannot be seen in it."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -314,6 +316,13 @@ def test_labels_out_of_range_are_an_index_error(label):
             "smoothing",
         ),
         ((torch.zeros(2, 3).long(), torch.zeros(4, 3), LABELS[:2]), {}, TypeError, "input has dtype"),
+        ((torch.zeros(2, 3), torch.zeros(4, 3), LABELS[:2]), {"options": 3}, TypeError, "options: 3; accepted"),
+        (
+            (torch.zeros(2, 3), torch.zeros(4, 3), LABELS[:2]),
+            {"options": SimpleNamespace(batch_chunk_size=0)},
+            ValueError,
+            "batch_chunk_size is 0",
+        ),
     ],
 )
 def test_errors_name_the_argument(arguments, options, error, message):

@@ -119,7 +119,7 @@ def linear_cross_entropy(
     if _unfused(target):
         logits = functional.linear(x, matrix, bias).to(value_dtype)
         return cross_entropy_along(logits, target, len(leading), weight, numbers, ("input", "target"))
-    block_rows = getattr(options, "batch_chunk_size", None) or 0
+    block_rows = _rows_at_once(options)
     n_rows = math.prod(leading)  # with no features or no classes, -1 would not say
     rows, targets = (
         x.reshape(n_rows, x.shape[-1]),
@@ -135,6 +135,18 @@ def linear_cross_entropy(
     else:
         value = LinearCrossEntropy.apply(*tensors, numbers, block_rows, value_dtype, needed)[0]
     return value.reshape(leading) if reduction == "none" else value
+
+
+def _rows_at_once(options: Any) -> int:
+    """Return the number of rows in a block that PyTorch's options ask for, 0 where they leave it open."""
+    if options is None:
+        return 0
+    if not hasattr(options, "batch_chunk_size"):
+        raise TypeError(f"options: {options!r}; accepted are None and torch.nn.LinearCrossEntropyOptions")
+    rows = options.batch_chunk_size
+    if rows is not None and rows < 1:
+        raise ValueError(f"options: batch_chunk_size is {rows}; it must be at least 1, or None")
+    return int(rows or 0)
 
 
 def _unfused(target: Tensor) -> bool:
