@@ -1,11 +1,14 @@
+from functools import partial
+
 import numpy as np
 import pytest
-from linear.problems import newton_optimum, random_problem
+from linear.problems import derivatives, newton_optimum, random_problem
 
 from softhead.linear.certificate import duality_gap, polish_intercepts
 from softhead.linear.lbfgs import solve
 from softhead.linear.objective import LinearSoftmaxObjective
-from softhead.linear.preconditioner import Hessian, _Diagonal, _FeatureGram, _RowGram, preconditioner
+from softhead.linear import preconditioner as metrics
+from softhead.linear.preconditioner import Hessian, _ClassGrams, _Diagonal, _FeatureGram, _RowGram, preconditioner
 
 
 @pytest.mark.parametrize("seed", range(60))
@@ -131,7 +134,7 @@ def test_features_that_overflow_are_an_error_that_says_so():
         solve(objective, np.full(objective.shape, 1e300), tol=1e-4, max_iter=10)
 
 
-@pytest.mark.parametrize("form", [Hessian, _FeatureGram, _RowGram, _Diagonal])
+@pytest.mark.parametrize("form", [Hessian, _FeatureGram, partial(_ClassGrams, budget=8.0), _RowGram, _Diagonal])
 @pytest.mark.parametrize("intercept", [True, False])
 def test_every_metric_is_symmetric_and_positive_definite(form, intercept):
     rng = np.random.default_rng(11)
@@ -156,6 +159,37 @@ def test_the_gram_metric_is_the_hessian_for_two_classes_and_at_zero():
         direction -= direction.mean(axis=0)  # on directions that sum to 0 over classes
         product = objective.hvp(coef, direction)
         np.testing.assert_allclose(metric.solve(product), direction, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("intercept", [True, False])
+def test_the_metric_of_classes_is_the_hessian_without_its_coupling(intercept, monkeypatch):
+    monkeypatch.setattr(metrics, "_NEGLIGIBLE", 0.0)
+    problem = random_problem(np.random.default_rng(13), intercept=intercept)
+    objective = LinearSoftmaxObjective(**problem)
+    coef = 0.1 * np.random.default_rng(14).normal(size=objective.shape)
+    classes, columns = objective.shape
+    hessian = derivatives(problem, coef)[1].reshape(classes, columns, classes, columns)
+    own = hessian[range(classes), :, range(classes), :]
+    if intercept:
+        own[:, -1, -1] += 0.25 / objective.n_rows
+    direction = np.random.default_rng(15).normal(size=objective.shape)
+    product = np.einsum("cjk,ck->cj", own, direction)
+    metric = _ClassGrams(objective, coef, budget=8.0)
+    np.testing.assert_allclose(metric.solve(product), direction, rtol=1e-8, atol=1e-10)
+
+
+def test_rare_classes_do_not_hold_up_a_fit():
+    rng = np.random.default_rng(0)
+    n, d, classes = 20_000, 24, 200
+    frequencies = 1.0 / np.arange(1, classes + 1) ** 2
+    y = np.sort(rng.choice(classes, size=n, p=frequencies / frequencies.sum()))
+    y[:classes] = np.arange(classes)
+    X = (rng.normal(size=(n, d)) + 0.7 * rng.normal(size=(classes, d))[y]).astype(np.float32)
+    X[:, -6:] = X[:, -6:] > 1.5
+    objective = LinearSoftmaxObjective(X, y, n_classes=classes, l2=1e-6)
+    solution = solve(objective, np.zeros(objective.shape), tol=1e-4, max_iter=1000)
+    assert solution.status == "converged"
+    assert solution.passes <= 200  # 1,060 with one Gram matrix for all classes
 
 
 def test_few_rows_of_many_features_are_solved_in_the_space_of_the_rows():

@@ -11,7 +11,7 @@ import numpy as np
 from softhead.kernels.algebra import add_multiple, dot, same
 from softhead.linear.certificate import duality_gap, polish_intercepts, rounding_allowance
 from softhead.linear.contract import Objective
-from softhead.linear.preconditioner import Metric, Preconditioner, affords_hessian, preconditioner
+from softhead.linear.preconditioner import Metric, Preconditioner, affords_class_grams, affords_hessian, preconditioner
 from softhead.linear.resume import Recipe, restore, state_of
 from softhead.linear.solution import Callback, Checkpoint, Pair, Progress, Solution, Status
 
@@ -195,11 +195,12 @@ class _Run:
         return max(1.0, self.n_iter / 2)
 
     def due(self) -> bool:
-        """Return whether the metric is to be renewed: a Hessian at every power of 2, a Gram matrix at every other."""
+        """Return whether the metric is to be renewed: at every other power of 2, at each where it knows the classes."""
         n = self.n_iter
         if n & (n - 1):
             return False
-        return n == 0 or n.bit_length() % 2 == 0 or affords_hessian(self.working, self.budget)
+        knowing = affords_hessian(self.working, self.budget) or affords_class_grams(self.working, self.budget)
+        return n == 0 or n.bit_length() % 2 == 0 or knowing
 
     def widen(self, *, unless_noise_below: float = 0.0) -> None:
         """Take all further products in float64, unless the gradient's rounding hides no more decrease than that.

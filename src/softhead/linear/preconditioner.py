@@ -1,4 +1,4 @@
-"""The metric of the solver: the Hessian on a sample of rows where that is affordable, else a re-weighted Gram matrix.
+"""The metric of the solver: the Hessian on a sample of rows where that is affordable, else re-weighted Gram matrices.
 
 At coefficients with probabilities P the Hessian of the mean cross-entropy is
 
@@ -11,7 +11,7 @@ eigenvalues; replaced by their mean times the identity it leaves one matrix of t
 
 with no lambda for the intercept. It is the exact Hessian, on the directions that sum to 0 over classes, for two
 classes anywhere and for any number of classes at W = 0. Where classes are all but separable, the Hessian itself, which
-knows how they are coupled, needs far fewer iterations.
+knows how they are coupled, needs far fewer iterations. Where classes are rare, so does its part without coupling.
 """
 
 import copy
@@ -33,6 +33,8 @@ MAX_HESSIAN_SIZE = 4096  # coefficients: 134 MB
 _MAX_FEATURES = 4096  # above: a Gram matrix of the features costs more than the passes it saves
 _MAX_SMALL_ROWS = 4096  # more features than that, but no more rows: work in the space of the rows
 _MIN_ROWS, _ROWS_PER_FEATURE = 8000, 30
+_CLASS_GRAMS_BYTES = 2**27
+_NEGLIGIBLE = 1e-4  # of the largest weight in a block: rows of smaller ones are left out of a class's Gram matrix
 
 
 class Preconditioner(Protocol):
@@ -62,6 +64,8 @@ def preconditioner(objective: Objective, coef: np.ndarray | None, *, budget: flo
     n_rows, n_features = objective.n_rows, objective.n_features
     if coef is not None and affords_hessian(objective, budget):
         return Hessian(objective, coef)
+    if coef is not None and affords_class_grams(objective, budget):
+        return _ClassGrams(objective, coef, budget)
     if n_features <= _MAX_FEATURES and n_features <= n_rows:
         return _FeatureGram(objective, coef, budget)
     if n_rows <= _MAX_SMALL_ROWS:
@@ -92,6 +96,25 @@ def _hessian_rows(objective: Objective) -> int:
     least, most = _HESSIAN_ROWS
     wanted = _ROWS_PER_UNKNOWN * objective.shape[0] * objective.shape[1]
     return min(objective.n_rows, max(least, min(wanted, most)))
+
+
+def affords_class_grams(objective: Objective, budget: float) -> bool:
+    """Return whether a Gram matrix for every class costs little beside `budget` passes.
+
+    Where classes are alike it saves few of them: 0.86 and 0.93 are left on MNIST, 0.67 and 0.9 on sentence embeddings,
+    for which it is dear. Rare classes, and many rows of few features, are what it is for.
+    """
+    classes, columns = objective.shape
+    if 8 * classes * columns**2 > _CLASS_GRAMS_BYTES or objective.n_features > objective.n_rows:
+        return False
+    return _class_gram_rows(objective, budget / 8.0) >= min(objective.n_rows, _MIN_ROWS)
+
+
+def _class_gram_rows(objective: Objective, cost: float) -> int:
+    """Return of how many rows the Gram matrices of all classes, inverted, cost as much as `cost` passes."""
+    classes, columns = objective.shape
+    work = cost * objective.pass_work - 2.0 * classes * columns**3
+    return min(objective.n_rows, int(max(work, 0.0) / (0.5 * classes * columns**2)))
 
 
 class Hessian:
@@ -178,6 +201,47 @@ def weighted_gram(objective: Objective, coef: np.ndarray | None, stride: int) ->
     return gram
 
 
+class _ClassGrams:
+    """A Gram matrix for every class, its rows weighted by p_c (1 - p_c): the Hessian without what couples the classes.
+
+    M has one for all, which is too large for a rare class, and knows nothing of where in the features a class lies.
+    """
+
+    def __init__(self, objective: Objective, coef: np.ndarray, budget: float) -> None:
+        classes, columns = objective.shape
+        grams = np.zeros((classes, columns, columns))
+        stride = objective.n_rows // _class_gram_rows(objective, budget / 4.0)
+        sample = objective.sample(stride)
+        objective.passes += 0.5 / stride
+        with blas.all_threads():
+            for rows, block, p in sample._logits(on_host(coef)):
+                probabilities(p)
+                p *= 1.0 - p
+                p *= sample.row_weights[rows, None].astype(p.dtype)
+                x = _with_intercept(objective, block, np.ones(len(p)))
+                for w, gram in zip(p.T, grams, strict=True):
+                    chosen = np.flatnonzero(w > _NEGLIGIBLE * w.max(initial=0.0))
+                    half = x[chosen]
+                    half *= np.sqrt(w[chosen, None])
+                    gram += half.T @ half
+            self._set(objective, grams)
+
+    def _set(self, objective: Objective, grams: np.ndarray) -> None:
+        """Invert the matrices, with the penalty."""
+        weights = np.arange(objective.n_features)
+        grams[:, weights, weights] += objective.l2
+        if objective.fit_intercept:  # a class with no probability anywhere is given that of a part of one row
+            grams[:, -1, -1] += 0.25 / objective.n_rows
+        for gram in grams:
+            scale, root = _scaled_root(gram)
+            root = _inverse_of_lower(root) * scale
+            np.matmul(root.T, root, out=gram)
+        self._inverses = Placed(grams)
+
+    def solve(self, gradient: np.ndarray) -> np.ndarray:
+        return (self._inverses.beside(gradient) @ gradient[:, :, None])[:, :, 0]
+
+
 class _RowGram:
     """M^-1 = (I - Z^T (lambda I + Z Z^T)^-1 Z) / lambda, with Z the weighted rows: for few rows and many features."""
 
@@ -248,24 +312,8 @@ class _Inverse:
     """
 
     def __init__(self, matrix: np.ndarray, *, one: bool = False) -> None:
-        if not np.isfinite(matrix).all():
-            raise ValueError("X: squares of its entries overflow; scale the features down")
-        diagonal = np.diag(matrix)
-        # A column of zeros without a penalty has no curvature at all, and gets some.
-        floor = np.max(diagonal, initial=0.0) * 1e-30 + np.finfo(np.float64).tiny
-        scale = 1.0 / np.sqrt(np.maximum(diagonal, floor))
-        self._scale = Placed(scale)
-        scaled = matrix * scale[:, None] * scale
-        for relative in (0.0, 1e-12, 1e-9, 1e-6, 1e-3, 1.0):  # as little as rounding needs
-            scaled[np.diag_indices_from(scaled)] = 1.0 + relative
-            try:
-                root = np.linalg.cholesky(scaled)
-                break
-            except np.linalg.LinAlgError:
-                continue
-        else:
-            root = np.eye(len(matrix))
-        self._root = Placed(root) if one else None
+        scale, root = _scaled_root(matrix)
+        self._scale, self._root = Placed(scale), Placed(root) if one else None
         if not one:
             root = _inverse_of_lower(root)
             self._down, self._up = Factor(root.T), Factor(root)
@@ -276,6 +324,24 @@ class _Inverse:
         if self._root is not None:
             return solve_cholesky(self._root.beside(rows), rows[0] * scale)[None] * scale
         return self._up(self._down(rows * scale)) * scale
+
+
+def _scaled_root(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the diagonal of S, and L from Cholesky with L L^T = S matrix S, whose diagonal is 1."""
+    if not np.isfinite(matrix).all():
+        raise ValueError("X: squares of its entries overflow; scale the features down")
+    diagonal = np.diag(matrix)
+    # A column of zeros without a penalty has no curvature at all, and gets some.
+    floor = np.max(diagonal, initial=0.0) * 1e-30 + np.finfo(np.float64).tiny
+    scale = 1.0 / np.sqrt(np.maximum(diagonal, floor))
+    scaled = matrix * scale[:, None] * scale
+    for relative in (0.0, 1e-12, 1e-9, 1e-6, 1e-3, 1.0):  # as little as rounding needs
+        scaled[np.diag_indices_from(scaled)] = 1.0 + relative
+        try:
+            return scale, np.linalg.cholesky(scaled)
+        except np.linalg.LinAlgError:
+            continue
+    return scale, np.eye(len(matrix))
 
 
 def _inverse_of_lower(matrix: np.ndarray) -> np.ndarray:
