@@ -4,7 +4,7 @@ BLAS would do these, but its threads keep their processors busy for a while afte
 passes, which use the same processors, then take up to twice as long.
 
 These functions are what a solver does with arrays of the size of its coefficients, beside plain arithmetic. Each looks
-at the type of its first argument, which costs 0.24 us, or 0.03 where a run calls it by the thousand: other kinds of
+at the type of its first argument, which costs 0.24 us, and less where a run calls it by the thousand: other kinds of
 arrays are registered by who imports their library (`softhead/torch/algebra.py`), and one solver serves them all.
 """
 
