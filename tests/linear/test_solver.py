@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from linear.problems import derivatives, newton_optimum, random_problem
 
+from softhead.linear import preconditioner as metrics
 from softhead.linear.certificate import duality_gap, polish_intercepts
 from softhead.linear.lbfgs import solve
 from softhead.linear.objective import LinearSoftmaxObjective
-from softhead.linear import preconditioner as metrics
 from softhead.linear.preconditioner import Hessian, _ClassGrams, _Diagonal, _FeatureGram, _RowGram, preconditioner
 
 
