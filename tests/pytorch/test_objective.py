@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from softhead.kernels import algebra
+from softhead.linear import preconditioner as metrics
 from softhead.linear.objective import LinearSoftmaxObjective
 from softhead.linear.path import solve_path
 from softhead.linear.preconditioner import preconditioner
@@ -44,7 +45,8 @@ def small_blocks(monkeypatch):
 
 @pytest.mark.parametrize("intercept", [True, False])
 @pytest.mark.parametrize(("soft", "weighted", "classes"), [(0, 0, 4), (0, 1, 2), (1, 0, 3), (1, 1, 5)])
-def test_sums_over_rows_are_those_in_memory(soft, weighted, classes, intercept, small_blocks):
+def test_sums_over_rows_are_those_in_memory(soft, weighted, classes, intercept, small_blocks, monkeypatch):
+    monkeypatch.setattr(metrics, "_NEGLIGIBLE", 0.0)
     given = problem(soft=soft, weighted=weighted, classes=classes)
     ours, theirs = reversed(pair(given, l2=0.01, fit_intercept=intercept))
     coef = np.random.default_rng(1).normal(size=ours.shape)
@@ -60,6 +62,8 @@ def test_sums_over_rows_are_those_in_memory(soft, weighted, classes, intercept, 
         np.testing.assert_allclose(mine, theirs.compiled_gram(at, 3), rtol=1e-12, atol=1e-14)
     mine = ours.compiled_coupling(placed, 2)
     np.testing.assert_allclose(mine, theirs.compiled_coupling(coef, 2), rtol=1e-12, atol=1e-14)
+    mine = ours.compiled_class_grams(placed, 2)
+    np.testing.assert_allclose(mine, metrics._class_grams(theirs, coef, 2), rtol=1e-11, atol=1e-14)
     np.testing.assert_array_equal(ours.sample(4).X, given["X"][::4])
 
 
@@ -145,9 +149,9 @@ def test_an_iteration_moves_nothing_large_to_the_host(monkeypatch):
     solution = solve(ours, ours.zeros(), tol=1e-5, max_iter=100)
     assert solution.status == "converged"
     assert solution.n_iter > 10
-    gram = (d + 1) ** 2
-    assert set(sizes) <= {0, 1, 2, classes, gram}
-    assert 0 < sizes.count(gram) <= 8  # the metric's, made at iterations 0, 2, 8 and 32: `cpu` and `numpy` each
+    gram = (d + 1) ** 2  # the metric's, one for all classes or one for each
+    assert set(sizes) <= {0, 1, 2, classes, gram, classes * gram}
+    assert 0 < sizes.count(gram) + sizes.count(classes * gram) <= 10  # `cpu` and `numpy`, five times
 
 
 def test_float32_products_are_rounded_to_tf32_on_a_gpu_and_the_setting_comes_back(monkeypatch):

@@ -113,6 +113,10 @@ class Objective(ABC):
         """Return the mean of (p_i (x) x~_i)(p_i (x) x~_i)^T, as `compiled_gram` returns that of x~_i x~_i^T."""
         return None
 
+    def compiled_class_grams(self, coef: np.ndarray, stride: int) -> np.ndarray | None:
+        """Return the mean of p_ic (1 - p_ic) x~_i x~_i^T for every class c, as `compiled_gram` returns that of all."""
+        return None
+
     def compiled_diagonal(self, coef: np.ndarray | None, stride: int) -> np.ndarray | None:
         """Return the diagonal of what `compiled_gram` returns, for more features than such a matrix is made of."""
         return None

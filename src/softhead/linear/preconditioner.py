@@ -208,22 +208,11 @@ class _ClassGrams:
     """
 
     def __init__(self, objective: Objective, coef: np.ndarray, budget: float) -> None:
-        classes, columns = objective.shape
-        grams = np.zeros((classes, columns, columns))
         stride = objective.n_rows // _class_gram_rows(objective, budget / 4.0)
-        sample = objective.sample(stride)
-        objective.passes += 0.5 / stride
         with blas.all_threads():
-            for rows, block, p in sample._logits(on_host(coef)):
-                probabilities(p)
-                p *= 1.0 - p
-                p *= sample.row_weights[rows, None].astype(p.dtype)
-                x = _with_intercept(objective, block, np.ones(len(p)))
-                for w, gram in zip(p.T, grams, strict=True):
-                    chosen = np.flatnonzero(w > _NEGLIGIBLE * w.max(initial=0.0))
-                    half = x[chosen]
-                    half *= np.sqrt(w[chosen, None])
-                    gram += half.T @ half
+            grams = objective.compiled_class_grams(coef, stride)
+            if grams is None:
+                grams = _class_grams(objective, coef, stride)
             self._set(objective, grams)
 
     def _set(self, objective: Objective, grams: np.ndarray) -> None:
@@ -240,6 +229,25 @@ class _ClassGrams:
 
     def solve(self, gradient: np.ndarray) -> np.ndarray:
         return (self._inverses.beside(gradient) @ gradient[:, :, None])[:, :, 0]
+
+
+def _class_grams(objective: Objective, coef: np.ndarray, stride: int) -> np.ndarray:
+    """Return the mean of p_ic (1 - p_ic) x~_i x~_i^T for every class, over every `stride`-th row, by BLAS."""
+    classes, columns = objective.shape
+    grams = np.zeros((classes, columns, columns))
+    sample = objective.sample(stride)
+    for rows, block, p in sample._logits(on_host(coef)):
+        probabilities(p)
+        p *= 1.0 - p
+        p *= sample.row_weights[rows, None].astype(p.dtype)
+        x = _with_intercept(objective, block, np.ones(len(p)))
+        for w, gram in zip(p.T, grams, strict=True):
+            chosen = np.flatnonzero(w > _NEGLIGIBLE * w.max(initial=0.0))
+            half = x[chosen]
+            half *= np.sqrt(w[chosen, None])
+            gram += half.T @ half
+    objective.passes += 0.5 / stride
+    return grams
 
 
 class _RowGram:

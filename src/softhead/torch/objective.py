@@ -213,6 +213,22 @@ class TensorObjective(Objective):
         self.passes += 0.5 / stride
         return on_host(coupled / total)
 
+    def compiled_class_grams(self, coef: Any, stride: int) -> np.ndarray:
+        """Return the mean of p_ic (1 - p_ic) x~_i x~_i^T for every class, as `compiled_gram` returns that of all."""
+        grams = torch.zeros((self.n_classes, *2 * self.shape[1:]), dtype=torch.float64, device=self.device)
+        total = grams.new_zeros(())
+        with self._products():
+            for block in self._blocks(torch.float64, self.n_classes, stride):
+                a = block.X.new_ones(len(block.X), 1) if block.weight is None else block.weight
+                total += a.sum()
+                p = self._affine(block.X.to(self._dtype), coef).double()
+                probabilities(p)
+                x = torch.cat([block.X, torch.ones_like(a)], 1) if self.fit_intercept else block.X
+                for w, gram in zip((a * p * (1.0 - p)).T, grams, strict=True):
+                    gram += (w[:, None] * x).mT @ x
+        self.passes += 0.5 / stride
+        return on_host(grams / total)
+
     def sample(self, stride: int) -> LinearSoftmaxObjective:
         """Return the objective of every `stride`-th row on the host, without the penalty; the last one is kept."""
         known: tuple[int, LinearSoftmaxObjective] | None = self._of_data.get("sample")
