@@ -3,8 +3,10 @@ import pytest
 from linear.problems import definition, derivatives, random_problem
 from scipy import sparse
 
+from softhead.linear import preconditioner as metrics
 from softhead.linear.blocks import RowBlocks
 from softhead.linear.objective import LinearSoftmaxObjective
+from softhead.linear.preconditioner import weighted_gram
 
 
 @pytest.mark.parametrize("seed", range(24))
@@ -118,3 +120,22 @@ def test_blocks_cover_every_row_once_in_order_and_stay_small():
 def test_a_step_that_overflows_gives_nan_or_inf_and_no_warning():
     objective = LinearSoftmaxObjective(np.full((2, 1), 1e30, np.float32), np.array([0, 1]), n_classes=2)
     assert not np.isfinite(objective.loss_gradient(np.full((2, 2), 1e30))[0])
+
+
+@pytest.mark.parametrize("form", [np.asarray, sparse.csr_array])
+def test_a_metric_is_made_of_all_rows_where_those_of_a_sample_have_no_weight(form):
+    rng = np.random.default_rng(5)
+    X, y = rng.normal(size=(90, 4)), rng.integers(3, size=90)
+    weight = np.arange(90) % 3.0
+    objective = LinearSoftmaxObjective(form(X), y, n_classes=3, sample_weight=weight)
+    coef = rng.normal(size=objective.shape)
+    for at in (None, coef):
+        np.testing.assert_allclose(weighted_gram(objective, at, 3), weighted_gram(objective, at, 1), rtol=1e-12)
+        assert np.trace(weighted_gram(objective, at, 3)) > 0.1
+    couplings = [
+        metrics._coupling(objective, coef, stride)
+        if form is not np.asarray
+        else objective.compiled_coupling(coef, stride)
+        for stride in (3, 1)
+    ]
+    np.testing.assert_allclose(*couplings, rtol=1e-12)

@@ -67,6 +67,14 @@ def test_sums_over_rows_are_those_in_memory(soft, weighted, classes, intercept, 
     np.testing.assert_array_equal(ours.sample(4).X, given["X"][::4])
 
 
+def test_a_metric_is_made_of_all_rows_where_those_of_a_sample_have_no_weight():
+    _, ours = pair(problem(n=90) | {"sample_weight": np.arange(90) % 3.0})
+    coef = ours.placed(np.random.default_rng(1).normal(size=ours.shape))
+    for name in ("compiled_gram", "compiled_diagonal", "compiled_coupling", "compiled_class_grams"):
+        np.testing.assert_array_equal(getattr(ours, name)(coef, 3), getattr(ours, name)(coef, 1))
+        assert np.isfinite(getattr(ours, name)(coef, 3)).all()
+
+
 CASES = {
     "plain": {},
     "weights": {"weighted": True},

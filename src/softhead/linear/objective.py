@@ -141,6 +141,7 @@ class LinearSoftmaxObjective(Objective):
                 if coef is not self._spreads[0]:
                     self.loss_gradient(coef)
                 spreads = self._spreads[1]
+        stride = self._telling(stride)
         gram = self._compiled.gram(spreads, factor, self.row_weights, stride)
         gram /= float(self.row_weights[::stride].sum())
         return gram if self.fit_intercept else gram[:-1, :-1]
@@ -150,6 +151,7 @@ class LinearSoftmaxObjective(Objective):
         size = self.n_classes * (self.n_features + 1)
         if not isinstance(self._compiled, DensePasses) or 16 * size**2 > TOTALS_BYTES:
             return None
+        stride = self._telling(stride)
         coupled = self._compiled.coupled(*self.split(coef), self.row_weights, stride)
         self.passes += 0.5 / stride
         coupled /= float(self.row_weights[::stride].sum())
@@ -160,6 +162,7 @@ class LinearSoftmaxObjective(Objective):
 
     def sample(self, stride: int) -> "LinearSoftmaxObjective":
         """Return the objective of every `stride`-th row, without the penalty."""
+        stride = self._telling(stride)
         chosen = slice(None, None, stride)
         return LinearSoftmaxObjective(
             self.X[chosen] if stride > 1 else self.X,
@@ -169,6 +172,10 @@ class LinearSoftmaxObjective(Objective):
             dtype=self.dtype,
             fit_intercept=self.fit_intercept,
         )
+
+    def _telling(self, stride: int) -> int:
+        """Return a stride for a metric: 1 where every row of the one given happens to have the weight 0."""
+        return stride if self.row_weights[::stride].any() else 1
 
     def moment_sums(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return X^T A Q, sum_i a_i q_i and sum_i a_i abs(x_i)."""

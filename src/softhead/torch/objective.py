@@ -256,6 +256,8 @@ class TensorObjective(Objective):
     def _blocks(self, dtype: torch.dtype, width: int, stride: int = 1) -> Iterator[_Block]:
         """Yield every `stride`-th row in blocks, in a dtype; `width` numbers in it are wanted for a row."""
         width = width if dtype == self.X.dtype else max(width, self.n_features)
+        if stride > 1 and self._weight is not None and not bool(self._weight[::stride].any()):
+            stride = 1  # every row of the sample happens to have the weight 0
         step = stride * max(1, _BLOCK_BYTES // (width * dtype.itemsize))
         for start in range(0, self.n_rows, step):
             rows = slice(start, min(start + step, self.n_rows), stride)
@@ -286,11 +288,11 @@ class TensorObjective(Objective):
 
     def _affine(self, X: Tensor, coef: Any, out: Tensor | None = None) -> Tensor:
         """Return X W^T + b, written into `out`."""
-        given = coef.to(X.dtype)
-        columns = given[:, : self.n_features].mT
+        # Side by side: where rows are d + 1 numbers apart, few of them begin where the loads of a GPU's products do.
+        columns = coef[:, : self.n_features].to(X.dtype).contiguous().mT
         if not self.fit_intercept:
             return torch.mm(X, columns, out=out)
-        return torch.addmm(given[:, self.n_features], X, columns, out=out)
+        return torch.addmm(coef[:, self.n_features].to(X.dtype), X, columns, out=out)
 
     def _accumulate(self, total: Tensor, residuals: Tensor, X: Tensor) -> None:
         """Add residuals^T [X, 1] to `total`, which is float64."""
