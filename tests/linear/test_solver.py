@@ -8,7 +8,8 @@ from softhead.linear import preconditioner as metrics
 from softhead.linear.certificate import duality_gap, polish_intercepts
 from softhead.linear.lbfgs import solve
 from softhead.linear.objective import LinearSoftmaxObjective
-from softhead.linear.preconditioner import Hessian, _ClassGrams, _Diagonal, _FeatureGram, _RowGram, preconditioner
+from softhead.linear.path import solve_path
+from softhead.linear.preconditioner import ClassGrams, Hessian, _Diagonal, _FeatureGram, _RowGram, preconditioner
 
 
 @pytest.mark.parametrize("seed", range(60))
@@ -134,7 +135,7 @@ def test_features_that_overflow_are_an_error_that_says_so():
         solve(objective, np.full(objective.shape, 1e300), tol=1e-4, max_iter=10)
 
 
-@pytest.mark.parametrize("form", [Hessian, _FeatureGram, partial(_ClassGrams, budget=8.0), _RowGram, _Diagonal])
+@pytest.mark.parametrize("form", [Hessian, _FeatureGram, partial(ClassGrams, budget=8.0), _RowGram, _Diagonal])
 @pytest.mark.parametrize("intercept", [True, False])
 def test_every_metric_is_symmetric_and_positive_definite(form, intercept):
     rng = np.random.default_rng(11)
@@ -174,11 +175,11 @@ def test_the_metric_of_classes_is_the_hessian_without_its_coupling(intercept, mo
         own[:, -1, -1] += 0.25 / objective.n_rows
     direction = np.random.default_rng(15).normal(size=objective.shape)
     product = np.einsum("cjk,ck->cj", own, direction)
-    metric = _ClassGrams(objective, coef, budget=8.0)
+    metric = ClassGrams(objective, coef, budget=8.0)
     np.testing.assert_allclose(metric.solve(product), direction, rtol=1e-8, atol=1e-10)
 
 
-def test_rare_classes_do_not_hold_up_a_fit():
+def test_rare_classes_do_not_hold_up_a_fit_nor_a_path():
     rng = np.random.default_rng(0)
     n, d, classes = 20_000, 24, 200
     frequencies = 1.0 / np.arange(1, classes + 1) ** 2
@@ -190,6 +191,10 @@ def test_rare_classes_do_not_hold_up_a_fit():
     solution = solve(objective, np.zeros(objective.shape), tol=1e-4, max_iter=1000)
     assert solution.status == "converged"
     assert solution.passes <= 200  # 1,060 with one Gram matrix for all classes
+    path = list(solve_path(objective, np.geomspace(1e-2, 1e-6, 9), tol=1e-4, max_iter=1000))
+    assert {point.status for point in path} == {"converged"}
+    assert sum(point.passes for point in path) <= 400  # 1,465 with one Gram matrix for all classes
+    assert path[-1].value == pytest.approx(solution.value, rel=2e-4)
 
 
 def test_few_rows_of_many_features_are_solved_in_the_space_of_the_rows():

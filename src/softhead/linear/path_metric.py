@@ -9,8 +9,11 @@ from softhead.kernels.algebra import Factor, Placed, copied
 from softhead.linear.contract import Objective
 from softhead.linear.preconditioner import (
     MAX_HESSIAN_SIZE,
+    ClassGrams,
     Hessian,
     Preconditioner,
+    affords_class_grams,
+    class_inverses_cost,
     hessian_cost,
     preconditioner,
     weighted_gram,
@@ -43,10 +46,10 @@ class _Record:
 class PathMetric:
     """What gives runs on similar problems, under any penalty, their metric: a few, renewed when that has become cheap.
 
-    It is the Hessian on a sample of rows as soon as that costs at most half of the passes made so far, else a weighted
-    Gram matrix of the features in the form of its eigenvectors, in which a penalty is added to the eigenvalues. The
-    matrix from the nearest penalty is taken: later paths find those of the first. Data whose shape or scales are not
-    for this have a metric of their own for each run, as without a path.
+    It is the Hessian on a sample of rows as soon as that costs at most half of the passes made so far; else a Gram
+    matrix for every class where those are cheap; else one in the form of its eigenvectors, in which a penalty is added
+    to the eigenvalues. What the nearest penalty had is taken: later paths find that of the first. Data whose shape or
+    scales are not for this have a metric of their own for each run, as without a path.
     """
 
     def __init__(self) -> None:
@@ -64,13 +67,21 @@ class PathMetric:
         running = 2.0 * budget - 2.0  # about the passes of this run so far
         coupled = objective.shape[0] * objective.shape[1] <= MAX_HESSIAN_SIZE
         coupled = coupled and hessian_cost(objective) <= max(1.0, (self._passes + running) / 2.0)
+        of_path = (self._passes + running) / 2.0
+        by_class = not coupled and affords_class_grams(objective, of_path) and class_inverses_cost(objective) <= 0.5
+        wanted = Hessian if coupled else ClassGrams if by_class else _EigenGram
         record = self._nearest(objective.l2)
-        due = record is None or (coupled and not isinstance(record.base, Hessian))
+        due = record is None or (wanted is not _EigenGram and not isinstance(record.base, wanted))
         if record is not None and not due:
             cost = hessian_cost(objective) if coupled else _gram_cost(objective)
+            cost = record.base.cost if isinstance(record.base, ClassGrams) else cost
             due = record.passes + running >= _PATIENCE * cost
-        if due and (self._suited or coupled):
-            base: _Base | None = Hessian(objective, coef) if coupled else _EigenGram.of(objective, coef)
+        if due and (self._suited or wanted is not _EigenGram):
+            base: _Base | None
+            if coupled:
+                base = Hessian(objective, coef)
+            else:
+                base = ClassGrams(objective, coef, of_path) if by_class else _EigenGram.of(objective, coef)
             self._suited = base is not None
             if base is not None:
                 self._keep(record, _Record(base, objective.l2, -running))

@@ -65,7 +65,7 @@ def preconditioner(objective: Objective, coef: np.ndarray | None, *, budget: flo
     if coef is not None and affords_hessian(objective, budget):
         return Hessian(objective, coef)
     if coef is not None and affords_class_grams(objective, budget):
-        return _ClassGrams(objective, coef, budget)
+        return ClassGrams(objective, coef, budget)
     if n_features <= _MAX_FEATURES and n_features <= n_rows:
         return _FeatureGram(objective, coef, budget)
     if n_rows <= _MAX_SMALL_ROWS:
@@ -113,8 +113,14 @@ def affords_class_grams(objective: Objective, budget: float) -> bool:
 def _class_gram_rows(objective: Objective, cost: float) -> int:
     """Return of how many rows the Gram matrices of all classes, inverted, cost as much as `cost` passes."""
     classes, columns = objective.shape
-    work = cost * objective.pass_work - 2.0 * classes * columns**3
-    return min(objective.n_rows, int(max(work, 0.0) / (0.5 * classes * columns**2)))
+    left = max(cost - class_inverses_cost(objective), 0.0)
+    return min(objective.n_rows, int(left * objective.pass_work / (0.5 * classes * columns**2)))
+
+
+def class_inverses_cost(objective: Objective) -> float:
+    """Return about how many passes over the data the inverses of a matrix for every class cost."""
+    classes, columns = objective.shape
+    return 2.0 * classes * columns**3 / objective.pass_work
 
 
 class Hessian:
@@ -201,33 +207,44 @@ def weighted_gram(objective: Objective, coef: np.ndarray | None, stride: int) ->
     return gram
 
 
-class _ClassGrams:
+class ClassGrams:
     """A Gram matrix for every class, its rows weighted by p_c (1 - p_c): the Hessian without what couples the classes.
 
     M has one for all, which is too large for a rare class, and knows nothing of where in the features a class lies.
     """
 
     def __init__(self, objective: Objective, coef: np.ndarray, budget: float) -> None:
-        stride = objective.n_rows // _class_gram_rows(objective, budget / 4.0)
+        self.cost = budget / 4.0
+        stride = objective.n_rows // _class_gram_rows(objective, self.cost)
         with blas.all_threads():
             grams = objective.compiled_class_grams(coef, stride)
             if grams is None:
                 grams = _class_grams(objective, coef, stride)
-            self._set(objective, grams)
-
-    def _set(self, objective: Objective, grams: np.ndarray) -> None:
-        """Invert the matrices, with the penalty."""
-        weights = np.arange(objective.n_features)
-        grams[:, weights, weights] += objective.l2
         if objective.fit_intercept:  # a class with no probability anywhere is given that of a part of one row
             grams[:, -1, -1] += 0.25 / objective.n_rows
-        for gram in grams:
-            scale, root = _scaled_root(gram)
+        self._grams, self._n_features, self.nbytes = grams, objective.n_features, 2 * grams.nbytes
+        self._invert(objective.l2)
+
+    def _invert(self, l2: float) -> None:
+        """Invert the matrices with a penalty."""
+        weights = np.arange(self._n_features)
+        inverses = np.empty_like(self._grams)
+        for gram, inverse in zip(self._grams, inverses, strict=True):
+            penalised = gram.copy()
+            penalised[weights, weights] += l2
+            scale, root = _scaled_root(penalised)
             root = _inverse_of_lower(root) * scale
-            np.matmul(root.T, root, out=gram)
-        self._inverses = Placed(grams)
+            np.matmul(root.T, root, out=inverse)
+        self._inverses = Placed(inverses)
+
+    def under(self, l2: float) -> "ClassGrams":
+        """Return the matrices of the same rows under another penalty."""
+        other = copy.copy(self)
+        other._invert(l2)
+        return other
 
     def solve(self, gradient: np.ndarray) -> np.ndarray:
+        """Return the inverse of each class's matrix applied to its row of a gradient."""
         return (self._inverses.beside(gradient) @ gradient[:, :, None])[:, :, 0]
 
 
