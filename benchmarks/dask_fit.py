@@ -1,10 +1,11 @@
 """Fits over Dask workers beside the fit in memory: the same optimum, the same bits, workers killed, seconds a pass.
 
     python benchmarks/dask_fit.py {optimum,kills,lost,passes} [--data FOLDER] [--only NAME ...] [--workers 3] [--most N]
+        [--chunks 1 2 7 uneven]
 
 ``optimum``: the objective reached on 1, 2 and 7 chunks a worker, and on uneven ones, relative to that in memory, both
-certified to 5e-7; and whether a second fit gives the same bits. Then a smaller set in float64 at tol=1e-10: how far its
-coefficients are from those in memory. ``kills``: a worker gets SIGKILL at a random moment of a fit, five times; are the
+certified to 5e-7; and whether a second fit gives the same bits. Without --only, then a smaller set in float64 at
+tol=1e-10: how far its coefficients are from those in memory. ``kills``: a worker gets SIGKILL at a random moment of a fit, five times; are the
 coefficients those of the undisturbed fit, to the last bit? ``lost``: all workers go, and none comes back: the error,
 and the fit that resumes from its checkpoint on new workers. ``passes``: seconds of a pass over a synthetic set on 1, 2
 and 4 workers, and of one over next to no rows, which is what the tasks themselves cost.
@@ -34,6 +35,7 @@ import softhead
 from softhead._lazy import LazyRows
 
 TOL = 5e-7
+DIVISIONS = ("1", "2", "7", "uneven")  # chunks a worker
 
 
 def rows_of(path, start, stop):
@@ -116,7 +118,7 @@ def optimum(arguments, folder):
         for name, X, y, penalties in problems(arguments):
             for C in penalties:
                 alone, expected = fit(X, y, C=C, tol=TOL)
-                for label, sizes in divisions(len(X), arguments.workers):
+                for label, sizes in divisions(len(X), arguments):
                     parts = stored(folder, name, X, sizes), stored(folder, f"{name}-y", y, sizes)
                     took, model = fit(*parts, C=C, tol=TOL)
                     again = fit(*parts, C=C, tol=TOL)[1]
@@ -126,18 +128,20 @@ def optimum(arguments, folder):
                         f"| {'yes' if same(model, again) else 'NO'} |",
                         flush=True,
                     )
-        for name, X, y in smaller(arguments):
+        for name, X, y in smaller(arguments) if not arguments.only else ():
             expected = fit(X, y, tol=1e-10)[1]
-            for label, sizes in divisions(len(X), arguments.workers):
+            for label, sizes in divisions(len(X), arguments):
                 model = fit(stored(folder, f"{name}-64", X, sizes), stored(folder, f"{name}-64-y", y, sizes), tol=1e-10)
                 difference = np.abs(model[1].coef_ - expected.coef_).max()
                 print(f"{name}, float64, tol=1e-10, {label}: coefficients within {difference:.1e}", flush=True)
 
 
-def divisions(n_rows, n_workers):
-    for each in (1, 2, 7):
-        yield f"{each} a worker", even(n_rows, each * n_workers)
-    yield "uneven", uneven(n_rows, 2 * n_workers + 1)
+def divisions(n_rows, arguments):
+    for name in arguments.chunks:
+        if name == "uneven":
+            yield name, uneven(n_rows, 2 * arguments.workers + 1)
+        else:
+            yield f"{name} a worker", even(n_rows, int(name) * arguments.workers)
 
 
 def smaller(arguments):
@@ -240,6 +244,7 @@ def main():
     parser.add_argument("--data", type=Path)
     parser.add_argument("--only", nargs="*", default=())
     parser.add_argument("--workers", type=int, default=3)
+    parser.add_argument("--chunks", nargs="+", default=DIVISIONS, choices=DIVISIONS, help="of `optimum`")
     parser.add_argument("--most", type=int, help="rows of each data set, at a fixed stride")
     parser.add_argument("--rows", type=int, default=400_000, help="of the synthetic set of passes")
     arguments = parser.parse_args()
