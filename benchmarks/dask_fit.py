@@ -6,9 +6,9 @@
 ``optimum``: the objective reached on 1, 2 and 7 chunks a worker, and on uneven ones, relative to that in memory, both
 certified to 5e-7; and whether a second fit gives the same bits. Without --only, then a smaller set in float64 at
 tol=1e-10: how far its coefficients are from those in memory. ``kills``: a worker gets SIGKILL at a random moment of a
-fit, five times; are the coefficients those of the undisturbed fit, to the last bit? ``lost``: all workers go, and none comes back: the error,
-and the fit that resumes from its checkpoint on new workers. ``passes``: seconds of a pass over a synthetic set on 1, 2
-and 4 workers, and of one over next to no rows, which is what the tasks themselves cost.
+fit, five times; are the coefficients those of the undisturbed fit, to the last bit? ``lost``: all workers go, and none
+comes back: the error, and the fit that resumes from its checkpoint on new workers. ``passes``: seconds of a pass over
+a synthetic set on 1, 2 and 4 workers, and of one over next to no rows, which is what the tasks themselves cost.
 
 The rows lie in files that the workers read, so that a chunk can be made again. Without --data, only digits are fitted.
 """
