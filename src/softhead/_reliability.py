@@ -114,6 +114,7 @@ def ks_error(top: np.ndarray, correct: np.ndarray, weight: np.ndarray, confidenc
     order, ends, segment = _ordered(top)
     difference = weight * (correct - top) / weight.sum()
     value = float(np.abs(np.cumsum(difference[order])[ends]).max())
+    del order, ends  # there may be very many rows
     bootstrap = Bootstrap(len(top), _SEGMENTS + 1)
     bootstrap.add(slice(None), segment, difference)
     bootstrap.add(slice(None), np.full(len(top), _SEGMENTS), weight / weight.sum())
@@ -196,7 +197,11 @@ def selective(score: np.ndarray, correct: np.ndarray, weight: np.ndarray, confid
     answered, failed = (np.cumsum(values[order])[ends] for values in (weight, wrong))
     threshold = score[order[ends]]
     del order, ends  # there may be very many rows
-    value = float(_area(np.diff(failed, prepend=0.0), np.diff(answered, prepend=0.0)))
+    with np.errstate(invalid="ignore"):
+        risk = failed / answered  # 0 / 0 before the first weight
+    del failed
+    first = np.searchsorted(answered, 0.0, side="right")
+    value = float(risk[first:] @ np.diff(answered, prepend=0.0)[first:] / answered[-1])
     bootstrap = Bootstrap(len(score), 2 * _SEGMENTS)
     bootstrap.add(slice(None), segment, wrong)
     bootstrap.add(slice(None), segment + _SEGMENTS, weight)
@@ -204,8 +209,7 @@ def selective(score: np.ndarray, correct: np.ndarray, weight: np.ndarray, confid
     samples = _area(*np.split(bootstrap.replicates(), 2, axis=1))
     low, high = value + np.quantile(samples - coarse, [tail, 1.0 - tail]) if len(score) > 1 else (0.0, 1.0)
     area = Estimate(value, max(0.0, float(low)), min(1.0, float(high)))
-    with np.errstate(invalid="ignore"):
-        return RiskCoverage(answered / answered[-1], failed / answered, threshold, area)
+    return RiskCoverage(answered / answered[-1], risk, threshold, area)
 
 
 def _area(wrong: np.ndarray, weight: np.ndarray) -> np.ndarray:

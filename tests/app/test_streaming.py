@@ -145,3 +145,80 @@ def test_free_memory_is_the_least_that_system_and_control_groups_grant(tmp_path)
     assert available_memory(tmp_path) == 5_000_000.0
     (tmp_path / "proc/meminfo").write_text("MemAvailable: 4000 kB\n")
     assert available_memory(tmp_path) == 4_096_000.0
+
+
+def test_what_is_wrong_with_labels_is_told_of_the_whole_column(tmp_path, monkeypatch):
+    from pyarrow import parquet
+
+    monkeypatch.setattr(streaming, "_BLOCK_BYTES", 1)  # blocks of 1024 rows
+    for values, words in (
+        ([1, 0] * 1500 + [None] * 2, "target 'y' has missing labels: 2 of 3002 rows, the first row 3001"),
+        ([1.0, 0.0] * 1500 + [0.5], "target 'y', row 3001: found 0.5, which is not a whole number"),
+    ):
+        path = tmp_path / "wrong.parquet"
+        parquet.write_table(pa.table({"x": np.arange(float(len(values))), "y": pa.array(values)}), path)
+        for way in ("--in-memory", "--stream"):
+            result = softhead("train", path, "--target", "y", "--out", tmp_path / "a", way)
+            assert result.exit_code == 1
+            assert result.stderr.startswith(f"softhead: error: {path}: {words}")
+
+
+def test_rows_that_are_all_held_out_and_labels_that_are_lost(tmp_path):
+    from pyarrow import parquet
+
+    few = pa.table({"x": [0.0, 1.0], "y": ["a", "b"]})
+    parquet.write_table(few, tmp_path / "few.parquet")
+    assert np.unpackbits(held_out_rows(2, test_size=0.9, seed=0), count=2).all()
+    result = softhead("train", tmp_path / "few.parquet", "--target", "y", "--stream", "--test-size", 0.9)
+    assert "all of its 2 rows are held out by --test-size 0.9; accepted is less" in result.stderr
+
+    y = np.array(["a", "b"] * 50, object)
+    y[np.unpackbits(held_out_rows(100, test_size=0.2, seed=0), count=100).argmax()] = "once"
+    parquet.write_table(pa.table({"x": np.arange(100.0), "y": y}), tmp_path / "once.parquet")
+    result = softhead("train", tmp_path / "once.parquet", "--target", "y", "--stream", "--out", tmp_path / "a")
+    assert result.exit_code == 0
+    assert "warning: the label 'once' is only in rows held out: the model does not know it" in result.stderr
+
+
+@pytest.mark.parametrize("way", ["--in-memory", "--stream"])
+def test_an_index_that_pandas_left_is_no_feature(table, tmp_path, way):
+    from pyarrow import parquet
+
+    whole = parquet.read_table(table)
+    rows = np.arange(whole.num_rows)
+    path = tmp_path / "indexed.parquet"
+    parquet.write_table(whole.append_column("__index_level_0__", pa.array(rows)), path)
+    train(path, tmp_path / "a", way)
+    assert load(tmp_path / "a")[0].feature_names_in_.tolist() == ["colour", "x"]
+    outputs = [softhead("predict", tmp_path / "a", data, way).stdout for data in (table, path)]
+    assert outputs[0] == outputs[1] != ""
+
+
+@pytest.mark.parametrize("way", ["--in-memory", "--stream"])
+def test_views_of_strings_are_strings(table, tmp_path, way):
+    from pyarrow import parquet
+
+    whole = parquet.read_table(table)
+    views = pa.schema([field.with_type(pa.string_view()) if field.name != "x" else field for field in whole.schema])
+    path = tmp_path / "mixed.parquet"
+    parquet.write_table(whole.cast(views), path)
+    train(table, tmp_path / "a", way)
+    train(path, tmp_path / "b", way)
+    np.testing.assert_array_equal(load(tmp_path / "a")[-1].coef_, load(tmp_path / "b")[-1].coef_)
+    outputs = [softhead("evaluate", tmp_path / "a", data, "--json", way).stdout for data in (table, path)]
+    assert json.loads(outputs[0]) | {"data": ""} == json.loads(outputs[1]) | {"data": ""}
+
+
+def test_files_that_are_none_are_told_alike(table, tmp_path):
+    (tmp_path / "cut.parquet").write_bytes(table.read_bytes()[:-100])
+    (tmp_path / "folder.parquet").mkdir()
+    for name, words in (
+        ("cut", "is truncated, damaged or not a .parquet file"),
+        ("folder", "is a folder; accepted are files"),
+        ("absent", "no such file"),
+    ):
+        path = tmp_path / f"{name}.parquet"
+        for way in ([], ["--stream"], ["--in-memory"]):
+            result = softhead("train", path, "--target", "label", *way)
+            assert result.exit_code in (1, 2)
+            assert f"{path}: {words}" in result.stderr

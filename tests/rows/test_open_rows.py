@@ -252,3 +252,13 @@ def test_a_fit_has_the_same_bits_whether_its_numbers_lie_in_rows_or_columns(tmp_
     np.testing.assert_array_equal(by_columns.coef_, by_rows.coef_)
     np.testing.assert_array_equal(by_columns.intercept_, by_rows.intercept_)
     assert (by_columns.objective_, by_columns.gap_) == (by_rows.objective_, by_rows.gap_)
+
+
+def test_an_index_that_pandas_left_is_no_feature_unless_named(tmp_path):
+    from pyarrow import parquet
+
+    path = tmp_path / "indexed.parquet"
+    parquet.write_table(pa.table({"x": [1.0, 2.0], "y": [0, 1], "__index_level_0__": [5, 7]}), path)
+    assert open_rows(path, target="y").feature_names == ["x"]
+    named = open_rows(path, target="y", features=["__index_level_0__"])
+    np.testing.assert_array_equal(np.concatenate([X for X, _, _ in named]), [[5.0], [7.0]])

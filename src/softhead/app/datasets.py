@@ -7,7 +7,7 @@ import io
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from softhead.app.csv_table import ContentError, read_csv
 from softhead.app.json_lines import read_json_lines
+from softhead.rows.arrow import is_index
 
 BUNDLED = ("digits", "iris", "wine", "breast_cancer")
 TargetKind: TypeAlias = Literal["string", "int", "bool"]
@@ -172,7 +173,8 @@ def _load_file(source: str | Path, target: str | None, features: str | None, kno
         raise ContentError(f"features can be named only for .npz files; found {features!r}")
     text = known.text
     if suffix == ".parquet":
-        table = _read_parquet(path)
+        table = with_plain_strings(_read_parquet(path))
+        table = table.drop_columns(unwanted(table.column_names, target, known.used))
         place: _Place = _row
     elif suffix == ".jsonl":
         used = known.used if text is None else {text}
@@ -242,6 +244,22 @@ def _read_parquet(path: Path) -> Any:
             return parquet.ParquetFile(file).read()
         except (pa.ArrowException, OSError) as error:
             raise _unreadable("is", ".parquet", error) from None
+
+
+def unwanted(names: list[str], target: str | None, used: Collection[str] | None) -> list[str]:
+    """Return the columns of a Parquet file with an index that pandas has left there, and that was not asked for."""
+    return [name for name in names if is_index(name) and name != target and name not in (used or ())]
+
+
+def with_plain_strings(rows: Any) -> Any:
+    """Return a table or a batch whose strings Arrow can filter, which it cannot where they are views."""
+    import pyarrow as pa
+
+    schema = rows.schema
+    for k, field in enumerate(schema):
+        if pa.types.is_string_view(field.type):
+            schema = schema.set(k, field.with_type(pa.large_string()))
+    return rows if schema.equals(rows.schema) else rows.cast(schema)
 
 
 def _load_npz(path: Path, name: str, target: str | None, features: str | None, known: KnownColumns) -> Dataset:

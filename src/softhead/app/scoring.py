@@ -80,23 +80,12 @@ class ScoredFile:
         name = self.table.target
         codes, first = np.empty(self.table.n_rows, np.int32), 0
         for first, table in self.table.targets():
-            labels = self._labels(table, first)
+            labels = self.table.labels(table, self._known.target_kind)
             refuse_unknown(classifier, labels, name, first)
             codes[first : first + len(labels)] = np.searchsorted(
                 classifier.classes_, labels.astype(classifier.classes_.dtype)
             )
         return codes
-
-    def _labels(self, table: Any, first: int) -> np.ndarray:
-        """Return the labels of a block; what is wrong with them is told as of the whole column."""
-        import pyarrow as pa
-
-        try:
-            return self.table.labels(table, first, self._known.target_kind)
-        except DataError:
-            whole = pa.concat_tables(table for _, table in self.table.targets())
-            self.table.labels(whole, 0, self._known.target_kind)
-            raise
 
     def _held_out(self, record: Record | None, codes: np.ndarray) -> np.ndarray | None:
         """Return which rows were held out, where this is the very table that the model was trained from."""

@@ -3,6 +3,7 @@
 import hashlib
 import sys
 import time
+import warnings
 from collections import Counter
 from collections.abc import Collection, Iterator
 from pathlib import Path, PurePosixPath
@@ -14,7 +15,7 @@ from scipy import sparse
 from sklearn.pipeline import make_pipeline
 
 from softhead.app.csv_table import ContentError
-from softhead.app.datasets import DataError, Dataset, TargetKind, table_labels
+from softhead.app.datasets import DataError, Dataset, TargetKind, table_labels, unwanted, with_plain_strings
 from softhead.app.evaluation import evaluation
 from softhead.app.training import Record, Trained
 from softhead.estimator import SoftmaxClassifier
@@ -41,11 +42,19 @@ class Needs(NamedTuple):
         )
 
 
+def damaged(error: BaseException) -> DataError:
+    """Return what to say of a file that is no Parquet file."""
+    return DataError(f"is truncated, damaged or not a .parquet file ({str(error).splitlines()[0]})")
+
+
 def needs(path: Path) -> Needs:
     """Return the memory for a table, its encoded rows and those of them to train on, and what there is of it."""
     from pyarrow import parquet
 
-    file = parquet.read_metadata(path)
+    try:
+        file = parquet.read_metadata(path)
+    except (OSError, ValueError) as error:
+        raise damaged(error) from None
     numbers = 4.0 * file.num_rows * file.num_columns
     table = float(sum(file.row_group(k).total_byte_size for k in range(file.num_row_groups)))
     return Needs(max(table, numbers) + 2.0 * numbers, available_memory(Path("/")))
@@ -97,11 +106,12 @@ class TableFile:
             self.n_rows: int = parquet.read_metadata(path).num_rows
             self._columns = list(schema_of(path).names)
         except (OSError, ValueError) as error:
-            raise DataError(f"is truncated, damaged or not a .parquet file ({str(error).splitlines()[0]})") from None
+            raise damaged(error) from None
         if target is not None and target not in self._columns:
             raise DataError(f"no column {target!r}; there are {', '.join(map(repr, self._columns[:20]))}")
         if repeated := [column for column, count in Counter(self._columns).items() if count > 1]:
             raise DataError(f"more than one column is named {repeated[0]!r}")
+        self._columns = [name for name in self._columns if name not in unwanted(self._columns, target, used)]
         if not self.n_rows:
             raise DataError("has no rows")
         if target is not None and len(self._columns) == 1:
@@ -129,14 +139,23 @@ class TableFile:
             yield first, pa.Table.from_batches([batch])
             first += batch.num_rows
 
-    def split(self, table: Any, first: int) -> tuple[Any, np.ndarray]:
+    def split(self, table: Any) -> tuple[Any, np.ndarray]:
         """Return the features and the labels of a block."""
-        return table.drop_columns([self.target]), self.labels(table, first, None)
+        return table.drop_columns([self.target]), self.labels(table, None)
 
-    def labels(self, table: Any, first: int, kind: TargetKind | None) -> np.ndarray:
-        """Return the labels of a block, of the kind of a model's if that is known."""
+    def labels(self, table: Any, kind: TargetKind | None) -> np.ndarray:
+        """Return the labels of a block, of the kind of a model's if that is known; errors are of the whole column."""
+        import pyarrow as pa
+
+        def place(row: int, column: str | None = None) -> str:
+            return f"row {row + 1}"
+
         try:
-            return table_labels(table, str(self.target), kind, lambda row, column=None: f"row {first + row + 1}")
+            try:
+                return table_labels(table, str(self.target), kind, place)
+            except ContentError:
+                table_labels(pa.concat_tables(part for _, part in self.targets()), str(self.target), kind, place)
+                raise
         except ContentError as fault:
             raise DataError(str(fault)) from None
 
@@ -147,6 +166,7 @@ class TableFile:
         try:
             for batch in batches_of(self.path, columns, rows):
                 last = first + batch.num_rows
+                batch = with_plain_strings(batch)
                 yield batch if only is None else batch.filter(pa.array(only[first:last]))
                 first = last
         except (OSError, ValueError) as error:
@@ -158,10 +178,12 @@ def wants_blocks(data: str, *, wanted: bool | None, alone: bool, quiet: bool, bu
 
     They are not with other options that need all rows, which `but` names: then it is not `alone`.
     """
-    possible = alone and Path(data).suffix.lower() == ".parquet" and Path(data).is_file()
+    possible = alone and Path(data).suffix.lower() == ".parquet"
     if wanted and not possible:
         raise typer.BadParameter(f"only for .parquet files{but}", param_hint="--stream")
-    if wanted is None and possible:
+    if not (possible and Path(data).is_file()):
+        return False
+    if wanted is None:
         need = needs(Path(data))
         wanted = need.needed > need.available
         if wanted and not quiet:
@@ -179,18 +201,29 @@ def train(
     """
     start = time.perf_counter()
     packed = held_out_rows(file.n_rows, test_size=test_size, seed=seed)
-    encoder.fit(_encoder_rows(file, packed))
+    rows = _encoder_rows(file, packed)
+    if not rows.num_rows:
+        raise DataError(f"all of its {file.n_rows} rows are held out by --test-size {test_size:g}; accepted is less")
+    encoder.fit(rows)
 
     def blocks() -> Iterator[tuple[Any, np.ndarray]]:
         for first, table in file.tables():
-            features, labels = file.split(table, first)
+            features, labels = file.split(table)
             kept = ~_mask(packed, first, len(labels))
             yield encoder.transform(features.filter(kept)), labels[kept]
 
-    classifier.fit(RowSource(blocks))
+    try:
+        classifier.fit(RowSource(blocks))
+    except ValueError as error:
+        if isinstance(error.__cause__, DataError):  # names its row itself
+            raise error.__cause__ from None
+        raise
     matrix, target, print_ = _held_out(file, packed, encoder)
     known = np.isin(target, classifier.classes_)  # one that no other row has cannot be scored
     record = Record(file.name, str(file.target), None, test_size, seed, file.n_rows, packed, print_)
+    if not known.all():
+        lost = target[~known][0]
+        warnings.warn(f"the label {lost!r} is only in rows held out: the model does not know it", stacklevel=2)
     scores = evaluation(classifier, matrix[known], target[known]) if known.any() else None
     data = Dataset(file.name, range(file.n_rows), None, file.target)
     return data, Trained(make_pipeline(encoder, classifier), record, scores, time.perf_counter() - start, [])
@@ -229,7 +262,7 @@ def _held_out(file: TableFile, packed: np.ndarray, encoder: TableEncoder) -> tup
     digest = hashlib.sha256()
     parts, targets, every = [], [], []
     for first, table in file.tables():
-        features, labels = file.split(table, first)
+        features, labels = file.split(table)
         mask = _mask(packed, first, len(labels))
         if encoder.sparse_output_:  # the arrays of a sparse matrix are not those of its blocks, one after the other
             matrix = encoder.transform(features.filter(mask))

@@ -33,6 +33,11 @@ def batches_of(path: Path, columns: list[str], rows: int) -> Iterator[Any]:
             yield file.get_batch(index).select(columns)
 
 
+def is_index(name: str) -> bool:
+    """Return whether a column is one that pandas keeps its index in, where that has no name: no column of a frame."""
+    return name.startswith("__index_level_") and name.endswith("__")
+
+
 def schema_of(path: Path) -> Any:
     """Return the schema of a file."""
     import pyarrow as pa
@@ -61,7 +66,7 @@ def open_tables(
     schema = schema_of(files[0])
     names = [features] if isinstance(features, str) else features
     if names is None:
-        names = [name for name in schema.names if name not in (target, weight)]
+        names = [name for name in schema.names if name not in (target, weight) and not is_index(name)]
     for name in (*names, target, weight):
         if name is not None and name not in schema.names:
             raise ValueError(f"{files[0]}: no column {name!r}; there are {', '.join(map(repr, schema.names[:20]))}")

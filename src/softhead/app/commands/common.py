@@ -124,7 +124,7 @@ def naming(data: str) -> Iterator[None]:
     """Put the name of the data before errors in its rows and columns."""
     try:
         yield
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, NotImplementedError) as error:  # the last one is Arrow's, of a type
         raise ValueError(f"{data}: {one_line(error)}") from error
 
 
