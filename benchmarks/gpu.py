@@ -7,7 +7,13 @@ The parts, in this order: ``checks`` holds results against extended precision an
 ``linear`` times linear_cross_entropy beside its three matrix products; ``probe`` fits a linear probe of ImageNet's
 size. Each part begins no new case after its share of the time, so that the whole call ends within ten minutes. Every
 figure is written to a file of JSON lines in --out as soon as it is known, and tables are printed at the end. A part
-that fails prints its error, and the others run.
+that fails prints its error, and the others run. What is under way after --limit seconds is broken off, and the tables
+are printed all the same.
+
+PyTorch 2.9 or later with CUDA must be there, and NumPy. softhead is imported from this checkout where it is not
+installed. Without Triton the formulas are measured, not the kernels. Only ``probe`` needs scikit-learn 1.9 with SciPy.
+Without Numba all parts run on a GPU: see `gpu_without_numba.py`. Peers that are missing (Liger, Quack,
+cut-cross-entropy) are left out.
 
 --tune tries numbers of warps and tiles for the kernels on this device and prints the quickest. With --device cpu --tiny
 every part runs on CPU tensors of small sizes, to see that it runs: those times say nothing about a GPU.
@@ -15,6 +21,7 @@ every part runs on CPU tensors of small sizes, to see that it runs: those times 
 
 import argparse
 import os
+import sys
 
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what deterministic algorithms ask for: 32 MB, as usual
 os.environ.setdefault("SCIPY_ARRAY_API", "1")  # scikit-learn's dispatch asks for it
@@ -23,28 +30,38 @@ import datetime
 import json
 import platform
 import re
+import signal
 import time
 import traceback
+from importlib import import_module, metadata
 from pathlib import Path
 
-import gpu_checks
-import gpu_linear
-import gpu_probe
-import gpu_rows
-import gpu_tune
 import torch
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "src"))  # after what is installed
+
+import gpu_without_numba
 
 import softhead
 
+# The module and the function of each; imported when its turn comes, for it may need what is not there.
 PARTS = {
-    "checks": gpu_checks.run,
-    "ceilings": gpu_linear.ceilings,
-    "rows": gpu_rows.run,
-    "linear": gpu_linear.run,
-    "probe": gpu_probe.run,
-    "tune": gpu_tune.run,
+    "checks": ("gpu_checks", "run"),
+    "ceilings": ("gpu_ceilings", "ceilings"),
+    "rows": ("gpu_rows", "run"),
+    "linear": ("gpu_linear", "run"),
+    "probe": ("gpu_probe", "run"),
+    "tune": ("gpu_tune", "run"),
 }
 SHARE = {"checks": 0.8, "ceilings": 0.2, "rows": 2.0, "linear": 1.0, "probe": 1.2, "tune": 1.2}  # of --seconds
+
+
+class OutOfTime(BaseException):
+    """The call has had its time: no error of a part or of a contestant, which are caught."""
+
+
+def out_of_time(*_):
+    raise OutOfTime
 
 
 class Session:
@@ -154,11 +171,18 @@ def machine(device):
     properties = torch.cuda.get_device_properties(0)
     found |= {"device": properties.name, "multiprocessors": properties.multi_processor_count}
     found |= {"memory": properties.total_memory, "cache": properties.L2_cache_size, "cuda": torch.version.cuda}
-    try:
-        import triton
-    except ImportError:
-        return found
-    return found | {"triton": triton.__version__}
+    return found
+
+
+def versions():
+    """Return the versions of what may be missing."""
+    found = {}
+    for name in ("numpy", "triton", "numba", "scikit-learn", "liger-kernel", "quack-kernels", "cut-cross-entropy"):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "missing"
+    return found
 
 
 def main():
@@ -166,13 +190,16 @@ def main():
     parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"])
     parser.add_argument("--tiny", action="store_true", help="small sizes, to see that every part runs")
     parser.add_argument("--seconds", type=float, default=100.0, help="a part's time, on average")
+    parser.add_argument("--limit", type=int, default=550, help="seconds after which the call is broken off")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     parser.add_argument("--only", nargs="+", choices=list(PARTS))
     parser.add_argument("--tune", action="store_true", help="also try warps and tiles")
     options = parser.parse_args()
     if options.device == "cuda" and not torch.cuda.is_available():
         raise SystemExit("PyTorch finds no CUDA device; --device cpu --tiny runs everything on the CPU")
-    found = machine(options.device)
+    if options.device == "cuda":
+        gpu_without_numba.stand_in()
+    found = machine(options.device) | versions()
     options.out.mkdir(parents=True, exist_ok=True)
     name = re.sub(r"\W+", "-", found["device"]).strip("-").lower()
     parts = options.only or [part for part in PARTS if part != "tune"]
@@ -182,20 +209,34 @@ def main():
         session = Session(options.device, options.tiny, options.seconds, file)
         session.part = "machine"
         session.record(**found)
-        for part in parts:
-            session.begin(part)
-            start = time.perf_counter()
-            try:
-                PARTS[part](session)
-            except Exception as error:
-                traceback.print_exc()
-                session.record(error=f"{type(error).__name__}: {error}"[:500])
-            session.record(took=time.perf_counter() - start)
-            if session.on_gpu:
-                torch.cuda.empty_cache()
+        before = signal.signal(signal.SIGALRM, out_of_time)
+        signal.alarm(options.limit)
+        try:
+            for part in parts:
+                run_part(session, part)
+        except OutOfTime:
+            session.record(error=f"broken off: the call has had its {options.limit} s")
+        finally:
+            signal.alarm(0)
+            signal.signal(signal.SIGALRM, before)
         for part in parts:
             print(f"\n## {part}\n")
             table([line for line in session.lines if line["part"] == part and "took" not in line])
+
+
+def run_part(session, part):
+    """Run a part; record its error, if there is one, and its time."""
+    session.begin(part)
+    start = time.perf_counter()
+    try:
+        module, function = PARTS[part]
+        getattr(import_module(module), function)(session)
+    except Exception as error:
+        traceback.print_exc()
+        session.record(error=f"{type(error).__name__}: {error}"[:500])
+    session.record(took=time.perf_counter() - start)
+    if session.on_gpu:
+        torch.cuda.empty_cache()
 
 
 if __name__ == "__main__":
