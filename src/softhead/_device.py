@@ -9,7 +9,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import validate_data
 
 from softhead._problem import check_total, penalty
-from softhead._tensors import is_tensor, to_numpy
+from softhead._tensors import is_tensor, sent, to_numpy
 from softhead._weights import class_factors, factors_of_counts, sorted_labels
 from softhead.linear.contract import Objective
 
@@ -94,8 +94,7 @@ def apply_on_device(model: Any, method: str, X: Any) -> Any:
         best = kit.best_classes(*head)
         if is_tensor(model.classes_):
             return model.classes_.to(X.device)[best]
-        found: np.ndarray = model.classes_[to_numpy("classes", best)]
-        return found if found.dtype.kind in "OUS" else kit.torch.as_tensor(found, device=X.device)
+        return sent(model.classes_[to_numpy("classes", best)], X)
     coef = model.coef_ if is_tensor(model.coef_) else kit.torch.as_tensor(model.coef_)
     dtype = kit.torch.promote_types(X.dtype, coef.dtype)
     if method == "decision_function":

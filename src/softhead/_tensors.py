@@ -205,7 +205,8 @@ def sent(array: Any, like: Any) -> Any:
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf" or not is_foreign(like):
         return array
     if is_tensor(like):
-        return sys.modules["torch"].from_numpy(array).to(like.device)
+        native = array.astype(array.dtype.newbyteorder("="), copy=False)  # tensors have no other order of bytes
+        return sys.modules["torch"].from_numpy(native).to(like.device)
     xp, _, device = get_namespace_and_device(like)
     return move_to(array, xp=xp, device=device)
 

@@ -111,6 +111,8 @@ def test_labels_stay_what_they_were():
     assert set(model.predict(X)) <= set(names)
     assert model.score(X, names) == SoftmaxClassifier().fit(X, y).score(X, y)
     assert isinstance(SoftmaxClassifier().fit(X, y.numpy()).predict(X), torch.Tensor)
+    swapped = SoftmaxClassifier().fit(X, y.numpy().astype(">i4"))
+    assert swapped.predict(X).tolist() == SoftmaxClassifier().fit(X, y).predict(X).tolist()
     flags = SoftmaxClassifier().fit(X, y > 1)
     assert flags.classes_.dtype == flags.predict(X).dtype == torch.bool
     assert SoftmaxClassifier().fit(X, y.double()).predict(X).dtype == torch.float64
