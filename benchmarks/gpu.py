@@ -11,9 +11,9 @@ that fails prints its error, and the others run. What is under way after --limit
 are printed all the same.
 
 PyTorch 2.9 or later with CUDA must be there, and NumPy. softhead is imported from this checkout where it is not
-installed. Without Triton the formulas are measured, not the kernels. Only ``probe`` needs scikit-learn 1.9 with SciPy.
-Without Numba all parts run on a GPU: see `gpu_without_numba.py`. Peers that are missing (Liger, Quack,
-cut-cross-entropy) are left out.
+installed. Without Triton the formulas are measured, not the kernels. Only ``probe`` needs scikit-learn 1.9 with SciPy;
+with SciPy and threadpoolctl alone it takes one fit by the solver. Without Numba all parts run on a GPU: see
+`gpu_without_numba.py`. Peers that are missing (Liger, Quack, cut-cross-entropy) are left out.
 
 --tune tries numbers of warps and tiles for the kernels on this device and prints the quickest. With --device cpu --tiny
 every part runs on CPU tensors of small sizes, to see that it runs: those times say nothing about a GPU.

@@ -68,6 +68,21 @@ def test_what_is_missing_or_late_costs_only_itself(monkeypatch, tmp_path, capsys
     assert "## probe" in capsys.readouterr().out
 
 
+def test_a_probe_is_fitted_without_the_classifier_too(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    import gpu
+    import gpu_probe
+
+    monkeypatch.setitem(sys.modules, "softhead.estimator", None)  # importing it is an ImportError
+    with (tmp_path / "lines").open("w") as file:
+        session = gpu.Session("cpu", True, 4.0, file)
+        gpu_probe.run(session)
+    missing, fit = session.lines
+    assert "softhead.estimator" in missing["why"]
+    assert fit["status"] == "converged"
+    assert fit["gap"] <= 1e-4
+
+
 WITHOUT_NUMBA = """
 import sys
 import importlib.util
