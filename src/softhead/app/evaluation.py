@@ -107,7 +107,7 @@ def evaluation(classifier: SoftmaxClassifier, matrix: Any, target: np.ndarray) -
 def evaluation_of_blocks(classifier: SoftmaxClassifier, blocks: Iterable[Any], true: np.ndarray) -> Evaluation:
     """Return the figures of a classifier on encoded rows that come block by block.
 
-    Some 30 bytes a row are held, its outcomes; while these are put in order for the figures, up to 100 more.
+    Some 30 bytes a row are held, its outcomes; while these are put in order for the figures, up to 60 more.
 
     Parameters
     ----------
