@@ -209,6 +209,20 @@ def test_views_of_strings_are_strings(table, tmp_path, way):
     assert json.loads(outputs[0]) | {"data": ""} == json.loads(outputs[1]) | {"data": ""}
 
 
+def test_blocks_of_long_strings_are_short(table, tmp_path, monkeypatch):
+    from pyarrow import parquet
+
+    path = tmp_path / "long.parquet"
+    strings = [f"{k:04d}" * 500 for k in range(2000)]
+    parquet.write_table(pa.table({"s": strings, "y": [0, 1] * 1000}), path, use_dictionary=False)
+    monkeypatch.setattr(streaming, "_STORED_BYTES", 2**18)
+    sizes = [part.num_rows for _, part in TableFile(path, "y").tables()]
+    assert sum(sizes) == 2000
+    assert 100 < max(sizes) <= 2**18 // 2000 + 1
+    monkeypatch.undo()
+    assert [part.num_rows for _, part in TableFile(table, "label").tables()] == [5000]
+
+
 def test_files_that_are_none_are_told_alike(table, tmp_path):
     (tmp_path / "cut.parquet").write_bytes(table.read_bytes()[:-100])
     (tmp_path / "folder.parquet").mkdir()

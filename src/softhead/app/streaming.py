@@ -24,6 +24,7 @@ from softhead.rows.source import RowSource
 from softhead.tables import TableEncoder
 
 _BLOCK_BYTES = 2**24  # of the numbers of a block
+_STORED_BYTES = 2**26  # of a block in its file, before compression: strings may be long
 _ENCODER_ROWS = 100_000  # from which the encoding is learned
 _MOST_HELD_OUT = 100_000  # rows, which are held in memory
 _CHUNK = 2**20  # rows of which the held-out ones are drawn together
@@ -103,7 +104,9 @@ class TableFile:
 
         self.path, self.name, self.target = path, path.stem, target
         try:
-            self.n_rows: int = parquet.read_metadata(path).num_rows
+            metadata = parquet.read_metadata(path)
+            self.n_rows: int = metadata.num_rows
+            self._bytes = sum(metadata.row_group(k).total_byte_size for k in range(metadata.num_row_groups))
             self._columns = list(schema_of(path).names)
         except (OSError, ValueError) as error:
             raise damaged(error) from None
@@ -123,7 +126,9 @@ class TableFile:
         """Yield blocks of so many rows as tables, with the number of the first row: of `only` those of a mask."""
         import pyarrow as pa
 
-        rows = rows or max(1024, _BLOCK_BYTES // (8 * len(self._columns)))
+        if rows is None:
+            rows = max(1024, _BLOCK_BYTES // (8 * len(self._columns)))
+            rows = min(rows, 1 + _STORED_BYTES * self.n_rows // max(1, self._bytes))
         first = 0
         for batches in grouped(self._batches(self._columns, rows, only), rows):
             table = pa.Table.from_batches(batches)
