@@ -93,7 +93,8 @@ class SoftmaxClassifier(TorchHead, CallbackSupportMixin, ClassifierMixin, BaseEs
     Notes
     -----
     float32 features give float32 coefficients; the certificate holds for these. Memory beyond the features is one
-    block of rows and some arrays of the size of the coefficients, never rows times classes. Ctrl-C during a fit leaves
+    block of rows and some arrays of the size of the coefficients, never rows times classes; a sparse matrix of at most
+    2,048 columns is made dense where that takes at most 1 GB. Ctrl-C during a fit leaves
     the best model so far in the fitted attributes, with ``status_`` "interrupted", and raises KeyboardInterrupt.
     scikit-learn callbacks see one task an iteration, whose ``fitted_estimator`` is the model so far: it predicts, and
     has ``n_passes_``, ``objective_`` and ``gap_``.

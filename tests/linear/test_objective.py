@@ -92,15 +92,18 @@ def test_float32_keeps_its_dtype_and_sums_wide():
     np.testing.assert_allclose(gradient, expected, atol=1e-7)
 
 
-@pytest.mark.parametrize("columns", [7, 3000])
+@pytest.mark.parametrize(("columns", "at_once"), [(7, True), (7, False), (3000, True)])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_sparse_equals_dense(columns, dtype):
+def test_sparse_equals_dense(columns, at_once, dtype, monkeypatch):
+    if not at_once:
+        monkeypatch.setattr("softhead.linear.blocks._MAX_EXPANDED_BYTES", 0)
     rng = np.random.default_rng(9)
     X = sparse.random_array((500, columns), density=0.05, format="csr", dtype=dtype, rng=rng)
     y = rng.integers(0, 3, 500)
     a = LinearSoftmaxObjective(X, y, n_classes=3, l2=0.1)
     b = LinearSoftmaxObjective(X.toarray(), y, n_classes=3, l2=0.1)
-    assert a.blocks.expand == (columns == 7)
+    assert a.blocks.sparse == (columns == 3000 or not at_once)
+    assert a.blocks.expand == (columns == 7 and not at_once)
     coef = rng.normal(size=a.shape)
     tolerance = 20 * float(np.finfo(dtype).eps)
     assert a.loss_gradient(coef)[0] == pytest.approx(b.loss_gradient(coef)[0], rel=tolerance)

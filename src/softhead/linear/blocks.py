@@ -13,6 +13,16 @@ _MAX_ROWS = 2048
 _MAX_BYTES = 2**25
 # A sparse block with at most this many columns is expanded: BLAS on zeros beats a sparse product from about 2% filled.
 _MAX_EXPANDED_COLUMNS = 2048
+# In all, below which it is expanded once: compiled passes took a fit to 20,000 x 237, 94 classes, of which 7% were
+# filled, in 4.4 s, and blocks expanded in every pass in 40.
+_MAX_EXPANDED_BYTES = 2**30
+
+
+def affords_dense(X: Any) -> bool:
+    """Return whether `X` is a sparse matrix that is narrow enough, and small enough, to be a dense array."""
+    if isinstance(X, np.ndarray | Columns) or X.shape[1] > _MAX_EXPANDED_COLUMNS:
+        return False
+    return bool(X.shape[0] * X.shape[1] * X.dtype.itemsize <= _MAX_EXPANDED_BYTES)
 
 
 class RowBlocks:

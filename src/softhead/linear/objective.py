@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from softhead.kernels.residuals import class_residuals, distribution_residuals, probabilities
-from softhead.linear.blocks import RowBlocks
+from softhead.linear.blocks import RowBlocks, affords_dense
 from softhead.linear.contract import Objective
 from softhead.linear.passes import TOTALS_BYTES, DensePasses, suited
 from softhead.linear.sparse_passes import SparsePasses
@@ -47,6 +47,8 @@ class LinearSoftmaxObjective(Objective):
     ) -> None:
         dtype = X.dtype if dtype is None else dtype
         super().__init__(X.shape[0], X.shape[1], n_classes, l2=l2, fit_intercept=fit_intercept, dtype=dtype)
+        if affords_dense(X):
+            X = X.toarray()
         self.blocks = RowBlocks(X, self.dtype, n_classes)
         self._compiled: DensePasses | SparsePasses | None = None
         if suited(X, n_classes):
